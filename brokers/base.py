@@ -1,0 +1,261 @@
+"""What every broker gives the worker: deliveries to settle, a bus to publish on, commands to follow.
+
+Two brokers implement these protocols and one contract suite holds both to every sentence here. Nothing in this package
+knows ComfyUI; nothing above it knows NATS or Kafka.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Literal, Protocol
+
+import anyio
+from pydantic import BaseModel, ConfigDict
+
+from brokers.channels import Channel
+from schemas.events import RequestSource
+
+__all__ = [
+    "BrokerError",
+    "BrokerRefused",
+    "BrokerUnavailable",
+    "Bus",
+    "Claim",
+    "CommandMessage",
+    "Delivery",
+    "Health",
+    "Letter",
+    "Message",
+    "MessageTooLarge",
+    "RequestKey",
+    "RequestOrigin",
+    "Tries",
+]
+
+
+class BrokerError(Exception):
+    """Something is wrong with the broker; the sentence names the cause and the cure."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached or does not answer; trying again later may help."""
+
+
+class BrokerRefused(BrokerError):
+    """The broker answers and says no: too old, a missing permission, an unfit stream; an operator has to act."""
+
+
+class MessageTooLarge(BrokerError):
+    """Body and headers together are larger than the broker takes."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"the message has {size_bytes} bytes with its headers, the broker takes {limit_bytes}")
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+@dataclass(frozen=True)
+class RequestKey:
+    """What is answered once: a request id, and for a dead letter run again the number of its replay."""
+
+    id: str
+    replay: int = 0
+
+
+@dataclass(frozen=True)
+class RequestOrigin:
+    """Where a request lies in its broker and since when; the same for every redelivery."""
+
+    source: RequestSource
+    published_at: datetime
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Stream or topic, partition, sequence or offset, and the broker's timestamp, as strings."""
+        place = self.source.model_dump(exclude_none=True).values()
+        return (*(str(value) for value in place), self.published_at.isoformat())
+
+    def __str__(self) -> str:
+        """Short form for logs: ``comfyui-request#17`` or ``comfyui.prompt.request-3@42``."""
+        at = self.source
+        return f"{at.stream}#{at.sequence}" if at.stream else f"{at.topic}-{at.partition}@{at.offset}"
+
+
+StopReason = Literal["cancelled", "timeout", "drained"]
+
+
+class Tries(BaseModel):
+    """What must survive a crash about one (id, replay): stored in the ledger, changed by whoever holds the delivery.
+
+    Attributes:
+        attempt: Tries begun that ended without a terminal event, plus one.
+        begun: The try of this attempt has begun: nothing of the worker was ahead of it in ComfyUI any more.
+        started_ms: When ComfyUI began to execute it, milliseconds since 1970; the clock of ``timeout_s``.
+        stopped: Why we interrupted it. An interrupt in ComfyUI's history counts as ours only with this.
+        fault: What ended the last try, for the sentence of ``attempts_exhausted``.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int = 1
+    begun: bool = False
+    started_ms: int | None = None
+    stopped: StopReason | None = None
+    fault: str | None = None
+
+
+class Claim(Enum):
+    """The answer to: may this delivery be worked on?"""
+
+    OWNED = "owned"
+    """Ours: work on it, then settle it."""
+    ANSWERED = "answered"
+    """Its terminal event is stored, or another submission of the same id came first: settle it without an event."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One outgoing message.
+
+    Attributes:
+        channel: Where it goes.
+        parts: What NATS puts behind the channel's subject: the request id, the event, worker id and event.
+        key: Kafka's record key: the request id, else the worker id.
+        body: JSON.
+        attributes: CloudEvents attributes without a prefix.
+        headers: Further headers, such as ``traceparent``.
+    """
+
+    channel: Channel
+    parts: tuple[str, ...]
+    key: str
+    body: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Letter:
+    """Why a request is given up; the broker adds the original bytes and headers, where from and when."""
+
+    reason: str
+    code: str
+    worker: str
+    attempts: int
+    request_id: str
+    id_was_derived: bool
+    replay: int = 0
+
+
+class Delivery(Protocol):
+    """One received request. The holder settles it exactly once: ``settle``, ``drop``, ``retry`` or ``release``.
+
+    While it is held its lease is kept by the broker side; nobody else gets it unless the connection is lost for longer
+    than the lease, and then the terminal event's compare-and-set (NATS) or the fenced transaction (Kafka) lets only one
+    answer through. Every method may be cancelled; what was not confirmed then happens again after redelivery.
+    """
+
+    body: bytes
+    headers: Mapping[str, str]
+    origin: RequestOrigin
+    lost: anyio.Event
+    """Set when the delivery was taken away (a Kafka rebalance): stop, publish nothing."""
+
+    async def claim(self, key: RequestKey) -> tuple[Claim, Tries]:
+        """Claim the key for this message and read what earlier deliveries of it left.
+
+        The first submission wins: for a key that another message holds or that is answered the claim is ``ANSWERED``.
+
+        Raises:
+            BrokerUnavailable: Nothing was decided; release or try again.
+        """
+
+    async def store(self, tries: Tries) -> None:
+        """Write the ledger's record of the claimed key, confirmed.
+
+        Raises:
+            BrokerUnavailable: It may or may not be stored.
+        """
+
+    async def settle(self, event: Message, letter: Letter | None = None) -> bool:
+        """End the request: dead letter if given, then the terminal event, then the acknowledgement, each confirmed.
+
+        Waits through outages of the broker as long as it takes. Returns False when a terminal event of this key was
+        stored by somebody else before; then nothing was published and the request is settled all the same.
+
+        Raises:
+            MessageTooLarge: The event does not fit the broker; nothing was published.
+        """
+
+    async def drop(self) -> None:
+        """Settle without an event, for a claim that was ``ANSWERED``."""
+
+    async def retry(self, delay_s: float, tries: Tries) -> None:
+        """Store the record and have the request delivered again after the delay; frees the slot at once."""
+
+    async def release(self) -> None:
+        """Hand back at once, untouched; never raises on a lost connection (the lease then runs out by itself)."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether requests can be taken and answers be published; ``reason`` is a sentence when they cannot."""
+
+    ok: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CommandMessage:
+    """One message of the control channel.
+
+    Attributes:
+        body: JSON.
+        published_at: The broker's time.
+        fresh: It stands behind the channel's end as it was at the start.
+    """
+
+    body: bytes
+    published_at: datetime
+    fresh: bool
+
+
+class Bus(Protocol):
+    """The worker's connection to its broker."""
+
+    max_message_bytes: int
+    """Largest body plus headers that the broker takes."""
+
+    def open(self) -> AbstractAsyncContextManager[Any]:
+        """Connect, create what is missing, keep leases and connection until the block ends.
+
+        Raises:
+            BrokerUnavailable: The broker cannot be reached.
+            BrokerRefused: It is too old, or something is missing that may not be created; one line says what.
+        """
+
+    async def take(self, wait_s: float) -> Delivery | None:
+        """The next request, or None when none came within the time. Ask only with a free slot.
+
+        Never raises on trouble with the broker: it is logged once, shows in ``health`` and heals by itself.
+        """
+
+    async def publish(self, message: Message) -> None:
+        """Publish on a side channel, at most once and without waiting; trouble is counted, never raised."""
+
+    def commands(self) -> AsyncIterator[CommandMessage]:
+        """Commands of the last 24 hours in order, then the new ones for ever; heard by every worker."""
+
+    @property
+    def commands_read(self) -> anyio.Event:
+        """Set when the commands that stood in the channel at the start have been handed out."""
+
+    def health(self) -> Health:
+        """The state of the connection and of all that is needed to take and answer requests."""
+
+    def size_bytes(self, message: Message) -> int:
+        """What a message counts against ``max_message_bytes``: body and encoded headers."""

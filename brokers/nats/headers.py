@@ -1,0 +1,30 @@
+"""Headers on NATS: how CloudEvents attributes are written and what they weigh."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from brokers.base import Message
+
+__all__ = ["encoded_size", "for_message", "safe"]
+
+_FRAME = len(b"NATS/1.0\r\n\r\n")
+_PER_HEADER = len(b": \r\n")
+
+
+def for_message(message: Message) -> dict[str, str]:
+    """All headers of an outgoing event: ``ce-<attribute>``, the content type, and its own."""
+    found = {f"ce-{name}": value for name, value in message.attributes.items()}
+    found["ce-datacontenttype"] = found["content-type"] = "application/json"
+    found.update(message.headers)
+    return {name: safe(value) for name, value in found.items()}
+
+
+def safe(value: str) -> str:
+    """A value on one line: a line break would end the header and could forge the next one."""
+    return " ".join(value.split()) if not value.isprintable() else value
+
+
+def encoded_size(headers: Mapping[str, str]) -> int:
+    """Bytes the headers add to a message; the server counts them against its limit, nats-py does not."""
+    return _FRAME + sum(len(name.encode()) + len(value.encode()) + _PER_HEADER for name, value in headers.items())
