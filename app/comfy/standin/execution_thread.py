@@ -7,13 +7,8 @@ import threading
 
 from app.comfy.standin.execution_log import ExecutionLog
 from app.comfy.standin.faults import Faults
-from app.comfy.standin.file_names import FileNumbers
-from app.comfy.standin.folders import Folders
-from app.comfy.standin.interruption import Interruption
-from app.comfy.standin.output_cache import OutputCache
-from app.comfy.standin.prompt_execution import PromptExecution
+from app.comfy.standin.prompt_execution import PromptExecution, Workplace
 from app.comfy.standin.prompt_queue import PromptQueue, QueueItem
-from app.comfy.standin.wire import Wire
 
 _log = logging.getLogger(__name__)
 _STALL_LOOK_S = 0.02
@@ -28,22 +23,14 @@ class ExecutionThread:
     def __init__(
         self,
         queue: PromptQueue,
-        wire: Wire,
-        interruption: Interruption,
-        folders: Folders,
+        place: Workplace,
         log: ExecutionLog,
         faults: Faults,
-        memory_limit_bytes: int,
     ) -> None:
         self._queue = queue
-        self._wire = wire
-        self._interruption = interruption
-        self._folders = folders
+        self._place = place
         self._log = log
         self._faults = faults
-        self._memory_limit_bytes = memory_limit_bytes
-        self._cache = OutputCache()
-        self._numbers = FileNumbers()
         self._stopping = threading.Event()
         self._clear_cache = threading.Event()
         self._thread = threading.Thread(target=self._work, name="standin-execution", daemon=True)
@@ -60,7 +47,7 @@ class ExecutionThread:
     def stop(self) -> None:
         """End the thread, interrupting whatever runs; blocks until it is gone, a few milliseconds."""
         self._stopping.set()
-        self._interruption.stop_server()
+        self._place.interruption.stop_server()
         self._queue.wake(close=True)
         self._thread.join(timeout=10)
 
@@ -80,25 +67,19 @@ class ExecutionThread:
                     self._run(item)
                 if self._clear_cache.is_set():
                     self._clear_cache.clear()
-                    self._cache.clear()
-        except TypeError:
-            _log.exception("the execution thread is dead: two waiting prompts have the same number and prompt_id")
+                    self._place.cache.clear()
+        except Exception:  # noqa: BLE001 - the thread ends with it, the server does not
+            # Known cause: two waiting prompts with the same number and prompt_id, which the heap cannot compare.
+            _log.exception("the execution thread is dead")
 
     def _run(self, item: QueueItem) -> None:
         prompt_id = item[1]
+        self._place.interruption.sleep(self._faults.start_lag_s)
         self._log.begin(prompt_id, item[0], item[3].get("client_id"))
-        execution = PromptExecution(
-            item,
-            self._cache,
-            self._wire,
-            self._interruption,
-            self._folders,
-            self._numbers,
-            self._memory_limit_bytes,
-        )
+        execution = PromptExecution(item, self._place)
         execution.run()
-        self._interruption.sleep(self._faults.history_lag_s)
+        self._place.interruption.sleep(self._faults.history_lag_s)
         self._log.end(prompt_id)
         self._queue.done(execution.result())
-        if self._wire.client_id is not None:
-            self._wire.send("executing", {"node": None, "prompt_id": prompt_id}, self._wire.client_id)
+        if self._place.wire.client_id is not None:
+            self._place.wire.send("executing", {"node": None, "prompt_id": prompt_id}, self._place.wire.client_id)

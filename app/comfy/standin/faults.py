@@ -24,7 +24,8 @@ class Faults:
       request out and then breaks off; ``error`` answers 500; ``hang`` answers nothing until the switch moves.
       ``http_paths`` limits this to paths that begin with one of these texts, ``http_times`` to so many requests.
     * ``latency_s``: pause before every request is looked at. ``history_lag_s``: pause between a prompt's last event
-      of its own and its history entry.
+      of its own and its history entry. ``start_lag_s``: pause between a prompt's leaving the queue and its start; an
+      interrupt in that time is lost, as in ComfyUI, where the time is short.
     * ``execution_thread``: ``stalled`` starts no further prompt until set to ok; ``dead`` ends the thread for good,
       at the latest when the running prompt ends: prompts are still taken and never run.
     * ``drop_history``: history is emptied and stays empty until the switch is off.
@@ -38,6 +39,7 @@ class Faults:
     http_times: int | None = None
     latency_s: float = 0.0
     history_lag_s: float = 0.0
+    start_lag_s: float = 0.0
     execution_thread: ThreadFault = "ok"
     drop_history: bool = False
 
@@ -88,6 +90,7 @@ _KINDS: dict[str, tuple[Any, ...] | type] = {
     "http_times": int,
     "latency_s": float,
     "history_lag_s": float,
+    "start_lag_s": float,
     "execution_thread": get_args(ThreadFault),
     "drop_history": bool,
 }

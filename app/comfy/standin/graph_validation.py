@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.comfy.standin.catalogue import NODE_CLASSES
+from app.comfy.standin.config import Version
 from app.comfy.standin.folders import Folders
 from app.comfy.standin.input_validation import Problem, check_constant, check_own, problem, shown_config
 from app.comfy.standin.node_types import Graph, Input, JsonObject, Node
@@ -26,7 +27,9 @@ class Verdict:
     node_errors: dict[str, JsonObject] = field(default_factory=dict)
 
 
-def validate(graph: Graph, folders: Folders, targets: Container[str] | None = None) -> Verdict:
+def validate(
+    graph: Graph, folders: Folders, targets: Container[str] | None = None, version: Version = "0.3.64"
+) -> Verdict:
     """Judge a graph and convert its constants in place (5 becomes 5.0 for a FLOAT).
 
     ``targets`` limits the outputs to run. Anything that is not a graph at all raises TypeError or the like, which
@@ -39,7 +42,7 @@ def validate(graph: Graph, folders: Folders, targets: Container[str] | None = No
         class_type = graph[node_id]["class_type"]
         node = NODE_CLASSES.get(class_type)
         if node is None:
-            return _refusal(f"Cannot execute because node {class_type} does not exist.", node_id)
+            return _unknown(graph[node_id], node_id, version)
         if node.output_node and (targets is None or node_id in targets):
             outputs.append(node_id)
     if not outputs:
@@ -164,6 +167,16 @@ def type_name(failure: BaseException) -> str:
     """Return the name of an exception's class, with its module unless it is built in."""
     kind = type(failure)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _unknown(node: JsonObject, node_id: str, version: Version) -> Verdict:
+    class_type = node["class_type"]
+    if version == "0.3.64":
+        return _refusal(f"Cannot execute because node {class_type} does not exist.", node_id)
+    title = node.get("_meta", {}).get("title", class_type)
+    message = f"Node '{title}' not found. The custom node may not be installed."
+    extra = {"node_id": node_id, "class_type": class_type, "node_title": title}
+    return Verdict(error=_error("missing_node_type", message, f"Node ID '#{node_id}'") | {"extra_info": extra})
 
 
 def _error(kind: str, message: str, details: str) -> JsonObject:

@@ -24,9 +24,7 @@ def problem(kind: str, message: str, name: str, *, details: str | None = None, *
     }
 
 
-def check_constant(
-    node: type[Node], name: str, declared: Input, inputs: JsonObject, folders: Folders
-) -> list[Problem]:
+def check_constant(node: type[Node], name: str, declared: Input, inputs: JsonObject, folders: Folders) -> list[Problem]:
     """Convert one constant in place and judge it; at most one error is returned, the first that applies."""
     value = inputs[name]
     if isinstance(value, dict) and "__value__" in value:

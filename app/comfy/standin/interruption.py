@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error, a wish that was granted
+class Interrupted(Exception):
     """Raised in the execution thread where the running prompt stops."""
 
 

@@ -10,10 +10,7 @@ from app.comfy.standin.node_types import Graph
 def is_link(value: object) -> bool:
     """Tell whether an input's value is a link: a list of a node id and an output number."""
     return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and isinstance(value[1], int | float)
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
     )
 
 

@@ -78,7 +78,8 @@ def _fingerprint(node: JsonObject, folders: Folders) -> Hashable:
     try:
         value = NODE_CLASSES[node["class_type"]].fingerprint(folders, constants)
     except Exception:  # noqa: BLE001 - a node whose fingerprint fails is simply never taken from the cache
-        return node.setdefault("is_changed", float("nan"))
+        node["is_changed"] = float("nan")
+        return float("nan")
     if value is not False:
         node["is_changed"] = [value]
     return _frozen(value)
@@ -88,15 +89,17 @@ def _signature(graph: Graph, node_id: str, fingerprints: dict[str, Hashable]) ->
     """Describe a node and all its ancestors; ancestors are numbered in the order in which the inputs name them."""
     order: dict[str, int] = {}
     _number_ancestors(graph, node_id, order)
-    described = [_own_signature(graph, each, order, fingerprints[each]) for each in (node_id, *order)]
-    return tuple(described)
+    if not all(source in graph for source in order):
+        return float("nan")  # a link to nowhere, in an output that validation left out: never found again
+    return tuple(_own_signature(graph, each, order, fingerprints[each]) for each in (node_id, *order))
 
 
 def _number_ancestors(graph: Graph, node_id: str, order: dict[str, int]) -> None:
     for _, source, _ in sorted(links(graph, node_id)):
         if source not in order:
             order[source] = len(order)
-            _number_ancestors(graph, source, order)
+            if source in graph:
+                _number_ancestors(graph, source, order)
 
 
 def _own_signature(graph: Graph, node_id: str, order: dict[str, int], fingerprint: Hashable) -> Hashable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from dataclasses import dataclass, field
 from typing import Any
 
 from app.comfy.standin.execution_order import ExecutionOrder
@@ -20,34 +21,37 @@ from app.comfy.standin.prompt_queue import QueueItem
 from app.comfy.standin.wire import Wire
 
 
+@dataclass(frozen=True)
+class Workplace:
+    """What one prompt after the other is run with."""
+
+    folders: Folders
+    wire: Wire
+    interruption: Interruption
+    memory_limit_bytes: int
+    cache: OutputCache = field(default_factory=OutputCache)
+    numbers: FileNumbers = field(default_factory=FileNumbers)
+
+
 class PromptExecution:
     """One run of one prompt in the execution thread; also the workbench of its nodes.
 
     ``messages`` collects what history will hold. ``succeeded`` tells how it ended.
     """
 
-    def __init__(
-        self,
-        item: QueueItem,
-        cache: OutputCache,
-        wire: Wire,
-        interruption: Interruption,
-        folders: Folders,
-        numbers: FileNumbers,
-        memory_limit_bytes: int,
-    ) -> None:
+    def __init__(self, item: QueueItem, place: Workplace) -> None:
         _, self._prompt_id, graph, extra, self._outputs = item
         # Nodes get notes of their own during the run, which the queue and the history must not show.
         self.graph: Graph = {node_id: dict(node) for node_id, node in graph.items()}
         self.extra_pnginfo: JsonObject | None = extra.get("extra_pnginfo")
-        self.folders = folders
-        self.numbers = numbers
-        self.memory_limit_bytes = memory_limit_bytes
+        self.folders = place.folders
+        self.numbers = place.numbers
+        self.memory_limit_bytes = place.memory_limit_bytes
         self.messages: list[tuple[str, JsonObject]] = []
         self.succeeded = True
-        self._cache = cache
-        self._wire = wire
-        self._interruption = interruption
+        self._cache = place.cache
+        self._interruption = place.interruption
+        self._wire = wire = place.wire
         self._executed: list[str] = []
         self._current = ""
         wire.client_id = extra.get("client_id")

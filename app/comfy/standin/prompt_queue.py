@@ -31,6 +31,7 @@ class PromptQueue:
         self._waiting: list[QueueItem] = []
         self._running: QueueItem | None = None
         self._history: dict[str, JsonObject] = {}
+        self._woken = False
         self._closed = False
         self.keeps_history = True
 
@@ -42,11 +43,12 @@ class PromptQueue:
             self._filled.notify()
 
     def get(self) -> QueueItem | None:
-        """Wait for a prompt and mark it as running. None when somebody called ``wake``, or the queue is closed."""
+        """Wait for a prompt and mark it as running. None, once, after every ``wake``, and always once closed."""
         with self._lock:
-            if not self._waiting and not self._closed:
+            while not (self._waiting or self._woken or self._closed):
                 self._filled.wait()
-            if self._closed or not self._waiting:
+            if self._woken or self._closed:
+                self._woken = False
                 return None
             item = heapq.heappop(self._waiting)
             self._running = item
@@ -54,8 +56,9 @@ class PromptQueue:
             return item
 
     def wake(self, *, close: bool = False) -> None:
-        """Let ``get`` return None now; with ``close`` for ever."""
+        """Let ``get`` return None, now or when it is called next; with ``close`` for ever."""
         with self._lock:
+            self._woken = True
             self._closed = self._closed or close
             self._filled.notify_all()
 
@@ -138,6 +141,10 @@ class PromptQueue:
         with self._lock:
             self._history.pop(prompt_id, None)
 
-    def locked(self) -> threading.RLock:
-        """Return the lock, for looking and acting in one step."""
-        return self._lock
+    def while_running(self, prompt_id: str, action: Callable[[], None]) -> bool:
+        """Call ``action`` if this prompt is the running one, with no chance that it ends in between."""
+        with self._lock:
+            if self._running is None or self._running[1] != prompt_id:
+                return False
+            action()
+            return True

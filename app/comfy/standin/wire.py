@@ -127,7 +127,8 @@ class Wire:
         if client_id is None:
             receivers = list(self._sockets.values())
         else:
-            receivers = [self._sockets[client_id]] if client_id in self._sockets else []
+            receiver = self._sockets.get(client_id)
+            receivers = [] if receiver is None else [receiver]
         for socket in receivers:
             if self._faults.socket in ("silent", "frozen"):
                 continue

@@ -1,0 +1,325 @@
+"""The calls of ComfyUI's HTTP API that Comfybus makes, one method each."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+import anyio
+import anyio.to_thread
+
+from app.comfy.history import HistoryEntry, read_history
+from app.comfy.refusal import refusal
+from app.comfy.transport import Transport
+from app.errors import ComfyUnavailable, InputRefused, InputUnavailable, OutputMissing
+
+__all__ = ["Accepted", "ComfyClient", "QueueView", "Stored"]
+
+_LOOK_S: Final = 10.0
+_CALL_S: Final = 30.0
+# Validation may list network folders; a bulky graph has to travel.
+_SUBMIT_S: Final = 120.0
+_SILENCE_S: Final = 60.0
+# A running prompt gets as many requests to stop as it takes to survive ComfyUI losing one (see `stop`).
+_STOP_PAUSES_S: Final = (0.0, 0.1, 0.3)
+_BULKY_QUEUE_BYTES: Final = 1024 * 1024
+_BULKY_QUEUE_JOBS: Final = 200
+_NOT_THERE: Final = frozenset({404, 405, 501})
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """ComfyUI queued the prompt.
+
+    Attributes:
+        node_errors: Findings per node. Not empty when ComfyUI accepted some outputs and silently skips the others.
+    """
+
+    node_errors: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """ComfyUI's queue at one moment; pending ids are in no particular order."""
+
+    running: tuple[str, ...]
+    pending: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file that arrived: its size and the lower-case hex SHA-256 of its bytes."""
+
+    size_bytes: int
+    sha256: str
+
+
+class ComfyClient:
+    """One ComfyUI over HTTP.
+
+    Every method has a deadline and raises only types of ``app.errors``; unless it says more, that is
+    ``ComfyUnavailable`` when ComfyUI cannot be reached, does not answer in time or answers something unusable.
+
+    Args:
+        base_url: ``http(s)://host:port``, a path behind it if a proxy asks for one.
+        session: Belongs to the caller and must not trust the environment's proxies (``trust_env`` stays False).
+    """
+
+    def __init__(self, base_url: str, session: aiohttp.ClientSession) -> None:
+        self._transport = Transport(base_url, session)
+        # None until known; a ComfyUI that is exchanged under us may gain or lose them.
+        self._cancels_jobs: bool | None = None
+        self._lists_jobs: bool | None = None
+        self._queue_is_bulky = False
+
+    @property
+    def base_url(self) -> str:
+        """The address as given, without a slash at its end."""
+        return self._transport.base_url
+
+    async def submit(self, graph: Mapping[str, Any], *, prompt_id: str, client_id: str | None) -> Accepted:
+        """Queue a graph.
+
+        Args:
+            graph: Nodes in API format.
+            prompt_id: Our own id, a canonical lower-case UUID; ComfyUI takes it verbatim and does not deduplicate it.
+            client_id: That of the open websocket. With None a random one is sent, so nobody hears of the run: looks
+                alone tell its end.
+
+        Raises:
+            InvalidPrompt: ComfyUI refused the graph; ``node_errors`` and ``location`` say where.
+            ComfyUnavailable: No verdict. After no answer the prompt may have been queued all the same.
+        """
+        document = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id or uuid.uuid4().hex}
+        answer = await self._transport.call("POST", "/prompt", deadline_s=_SUBMIT_S, document=document)
+        if answer.status != 200:
+            raise refusal(answer)
+        accepted = answer.json()
+        accepted = accepted if isinstance(accepted, dict) else {}
+        if accepted.get("prompt_id") != prompt_id:
+            raise ComfyUnavailable(
+                f"ComfyUI at {answer.server} queued the prompt under an id of its own; run ComfyUI 0.3.64 or newer."
+            )
+        node_errors = accepted.get("node_errors")
+        return Accepted(node_errors if isinstance(node_errors, dict) else {})
+
+    async def queue(self) -> QueueView:
+        """What runs and what waits, both from one moment.
+
+        ``/queue`` carries every graph. When it gets bulky and this ComfyUI has a jobs API, the next looks use that:
+        the same ids without the graphs.
+        """
+        if self._queue_is_bulky and self._lists_jobs is not False:
+            view = await self._job_list()
+            if view is not None:
+                return view
+        answer = (await self._transport.call("GET", "/queue", deadline_s=_LOOK_S)).expect_ok()
+        self._queue_is_bulky = len(answer.body) > _BULKY_QUEUE_BYTES
+        document = answer.json()
+        if not isinstance(document, dict):
+            raise answer.unusable()
+        return QueueView(_ids(document.get("queue_running")), _ids(document.get("queue_pending")))
+
+    async def _job_list(self) -> QueueView | None:
+        """The queue by the jobs API, or None where that does not exist or breaks on somebody's odd prompt."""
+        answer = await self._transport.call(
+            "GET", "/api/jobs", deadline_s=_LOOK_S, params={"status": "pending,in_progress"}
+        )
+        jobs = answer.json().get("jobs") if answer.status == 200 else None
+        if not isinstance(jobs, list):
+            self._lists_jobs = False if answer.status in _NOT_THERE else None
+            return None
+        self._lists_jobs = True
+        self._queue_is_bulky = len(jobs) > _BULKY_QUEUE_JOBS
+        found = [(job.get("status"), job["id"]) for job in jobs if isinstance(job, dict) and "id" in job]
+        return QueueView(
+            tuple(job_id for status, job_id in found if status == "in_progress"),
+            tuple(job_id for status, job_id in found if status == "pending"),
+        )
+
+    async def queue_remaining(self) -> int | None:
+        """How many prompts run or wait: the cheapest sign of life; None if ComfyUI does not say."""
+        document = (await self._transport.call("GET", "/prompt", deadline_s=_LOOK_S)).expect_ok().json()
+        info = document.get("exec_info") if isinstance(document, dict) else None
+        remaining = info.get("queue_remaining") if isinstance(info, dict) else None
+        return remaining if isinstance(remaining, int) else None
+
+    async def history(self, prompt_id: str) -> HistoryEntry | None:
+        """The account of a finished prompt; None while it waits or runs, and when ComfyUI knows nothing of it."""
+        path = f"/history/{quote(prompt_id, safe='')}"
+        document = (await self._transport.call("GET", path, deadline_s=_CALL_S)).expect_ok().json()
+        entry = document.get(prompt_id) if isinstance(document, dict) else None
+        return read_history(prompt_id, entry) if isinstance(entry, dict) else None
+
+    async def stop(self, prompt_id: str) -> None:
+        """End one prompt, waiting or running, and no other.
+
+        Returns when ComfyUI has it no longer, or has been told three times to interrupt it: a node that does not heed
+        interrupts runs on, and the end shows in the history as ever. An unknown or finished id is no error.
+
+        Three times, because ComfyUI forgets an interrupt that arrives between taking a prompt from its queue and
+        beginning it. Each one names the prompt, and only after a look that shows it; so a neighbour is never hit.
+        """
+        for pause_s in _STOP_PAUSES_S:
+            await anyio.sleep(pause_s)
+            view = await self.queue()
+            running = prompt_id in view.running
+            if not running and prompt_id not in view.pending:
+                return
+            if not await self._cancel_job(prompt_id):
+                await self._interrupt_or_delete(prompt_id, running=running)
+
+    async def _cancel_job(self, prompt_id: str) -> bool:
+        """Stop a prompt by the jobs API, which is atomic; False where that does not exist."""
+        if self._cancels_jobs is False:
+            return False
+        path = f"/api/jobs/{quote(prompt_id, safe='')}/cancel"
+        answer = await self._transport.call("POST", path, deadline_s=_CALL_S)
+        self._cancels_jobs = answer.status not in _NOT_THERE
+        if self._cancels_jobs:
+            answer.expect_ok()
+        return self._cancels_jobs
+
+    async def _interrupt_or_delete(self, prompt_id: str, *, running: bool) -> None:
+        if running:
+            path, document = "/interrupt", {"prompt_id": prompt_id}
+        else:
+            path, document = "/queue", {"delete": [prompt_id]}
+        (await self._transport.call("POST", path, deadline_s=_CALL_S, document=document)).expect_ok()
+
+    async def forget(self, prompt_id: str) -> None:
+        """Remove a finished prompt from the history; no error if it is not there."""
+        document = {"delete": [prompt_id]}
+        (await self._transport.call("POST", "/history", deadline_s=_CALL_S, document=document)).expect_ok()
+
+    async def free(self) -> None:
+        """Ask ComfyUI to unload its models and empty its caches; it does so when the running prompt has ended."""
+        document = {"unload_models": True, "free_memory": True}
+        (await self._transport.call("POST", "/free", deadline_s=_CALL_S, document=document)).expect_ok()
+
+    async def system_stats(self) -> dict[str, Any]:
+        """``/system_stats`` as ComfyUI gives it; ``system.comfyui_version`` is its version."""
+        return await self._object("/system_stats")
+
+    async def object_info(self) -> dict[str, Any]:
+        """Every node class with its inputs, as ComfyUI gives it; megabytes with many custom nodes."""
+        return await self._object("/object_info")
+
+    async def _object(self, path: str) -> dict[str, Any]:
+        answer = (await self._transport.call("GET", path, deadline_s=_CALL_S)).expect_ok()
+        document = answer.json()
+        if not isinstance(document, dict):
+            raise answer.unusable()
+        return document
+
+    async def models(self) -> dict[str, list[str]]:
+        """The file names ComfyUI lists per model folder; a folder it will not list is left out."""
+        folders = (await self._transport.call("GET", "/models", deadline_s=_CALL_S)).expect_ok().json()
+        found = {}
+        for folder in folders if isinstance(folders, list) else []:
+            answer = await self._transport.call("GET", f"/models/{quote(str(folder), safe='')}", deadline_s=_CALL_S)
+            names = answer.json() if answer.status == 200 else None
+            if isinstance(names, list):
+                found[str(folder)] = [name for name in names if isinstance(name, str)]
+        return found
+
+    async def view(self, filename: str, subfolder: str, folder: str, into: Path) -> Stored:
+        """Fetch one file of ComfyUI's folders to disk, in pieces, whatever its size.
+
+        Args:
+            filename: Its name.
+            subfolder: Below the folder, ``/`` between parts; may be empty.
+            folder: ``output``, ``temp`` or ``input``.
+            into: Path of the file to write; what is there is overwritten. After a failure nothing is left of it.
+
+        Raises:
+            OutputMissing: ComfyUI has no such file or does not hand it out.
+            OSError: The disk took no more.
+        """
+        params = {"filename": filename, "subfolder": subfolder, "type": folder}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_LOOK_S, sock_read=_SILENCE_S)
+        call = "GET /view"
+        async with self._transport.stream("GET", "/view", timeout=timeout, params=params) as response:
+            if response.status in {400, 403, 404}:
+                raise OutputMissing(
+                    f"ComfyUI has no file {filename!r} in its {folder} folder (HTTP {response.status}); see that "
+                    "nothing deletes or moves outputs while Comfybus stores them."
+                )
+            if response.status != 200:
+                raise ComfyUnavailable(
+                    f"ComfyUI at {self._transport.server} answered {call} with HTTP {response.status}; "
+                    "look into ComfyUI's log."
+                )
+            digest, size = hashlib.sha256(), 0
+            try:
+                async with await anyio.open_file(into, "wb") as file:
+                    async for chunk in self._transport.chunks(response, call):
+                        await file.write(chunk)
+                        await anyio.to_thread.run_sync(digest.update, chunk)
+                        size += len(chunk)
+            except BaseException:
+                into.unlink(missing_ok=True)
+                raise
+        return Stored(size, digest.hexdigest())
+
+    async def upload(self, path: Path, *, subfolder: str, filename: str, overwrite: bool) -> str:
+        """Put one file into ComfyUI's input folder, streamed from disk.
+
+        Args:
+            path: The file to send.
+            subfolder: Below the input folder, ``/`` between parts; ComfyUI makes it. May be empty.
+            filename: Name to give it.
+            overwrite: Replace another file of this name; else ComfyUI takes the next free name, unless the bytes
+                are the same.
+
+        Returns:
+            The name for a node's input: ``subfolder/name``.
+
+        Raises:
+            InputRefused: ComfyUI does not take the file: too large for it, or a place outside its folder.
+            InputUnavailable: The file to send cannot be read.
+        """
+        form = aiohttp.FormData(quote_fields=False)
+        form.add_field("type", "input")
+        form.add_field("subfolder", subfolder)
+        if overwrite:
+            form.add_field("overwrite", "true")
+        try:
+            file = await anyio.to_thread.run_sync(path.open, "rb")
+        except OSError as exc:
+            raise InputUnavailable(f"The prepared input {filename!r} cannot be read: {exc.strerror}.") from exc
+        with file:
+            form.add_field("image", file, filename=filename, content_type="application/octet-stream")
+            answer = await self._transport.call("POST", "/upload/image", deadline_s=600.0, form=form)
+        if answer.status in {400, 413}:
+            raise InputRefused(
+                f"ComfyUI does not take the input {filename!r} (HTTP {answer.status}); it may be larger than ComfyUI's "
+                "--max-upload-size: raise that, or share INPUT_DIR with Comfybus."
+            )
+        stored = answer.expect_ok().json()
+        if not isinstance(stored, dict) or not isinstance(stored.get("name"), str):
+            raise answer.unusable()
+        below = str(stored.get("subfolder") or "").strip("/")
+        return f"{below}/{stored['name']}" if below else stored["name"]
+
+    async def alive(self) -> bool:
+        """Whether ComfyUI answers at all; never raises."""
+        try:
+            await self.queue_remaining()
+        except ComfyUnavailable:
+            return False
+        return True
+
+
+def _ids(items: Any) -> tuple[str, ...]:
+    return tuple(
+        item[1]
+        for item in (items if isinstance(items, list) else [])
+        if isinstance(item, list) and len(item) > 1 and isinstance(item[1], str)
+    )
