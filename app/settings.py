@@ -89,8 +89,6 @@ class Settings(BaseSettings):
     comfy_home: Path | None = None
     input_dir: Path | None = None
     output_dir: Path | None = None
-    startup_check_interval_s: float = Field(default=1, gt=0)
-    startup_check_max_tries: int = Field(default=20, ge=1)
 
     max_in_flight: int = Field(default=4, ge=1, le=1024)
     prefetch: int = Field(default=1, ge=0, le=1024)

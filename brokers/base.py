@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import anyio
@@ -24,9 +25,13 @@ __all__ = [
     "BrokerRefused",
     "BrokerUnavailable",
     "Bus",
+    "Check",
     "Claim",
+    "Client",
     "CommandMessage",
+    "DeadLetter",
     "Delivery",
+    "EventMessage",
     "Health",
     "Letter",
     "Message",
@@ -95,6 +100,7 @@ class Tries(BaseModel):
         attempt: Tries begun that ended without a terminal event, plus one.
         begun: The try of this attempt has begun: nothing of the worker was ahead of it in ComfyUI any more.
         started_ms: When ComfyUI began to execute it, milliseconds since 1970; the clock of ``timeout_s``.
+        failures: Tries that failed before they began in ComfyUI (an input's host was down).
         stopped: Why we interrupted it. An interrupt in ComfyUI's history counts as ours only with this.
         fault: What ended the last try, for the sentence of ``attempts_exhausted``.
     """
@@ -104,6 +110,7 @@ class Tries(BaseModel):
     attempt: int = 1
     begun: bool = False
     started_ms: int | None = None
+    failures: int = 0
     stopped: StopReason | None = None
     fault: str | None = None
 
@@ -162,6 +169,8 @@ class Delivery(Protocol):
     body: bytes
     headers: Mapping[str, str]
     origin: RequestOrigin
+    redelivered: bool
+    """False only if the broker surely hands it out for the first time: then nothing of it can be in any ComfyUI."""
     lost: anyio.Event
     """Set when the delivery was taken away (a Kafka rebalance): stop, publish nothing."""
 
@@ -259,3 +268,128 @@ class Bus(Protocol):
 
     def size_bytes(self, message: Message) -> int:
         """What a message counts against ``max_message_bytes``: body and encoded headers."""
+
+
+@dataclass(frozen=True)
+class EventMessage:
+    """One event as a consumer reads it.
+
+    Attributes:
+        channel: What it is about.
+        body: JSON.
+        headers: All headers as they were sent, CloudEvents attributes among them.
+    """
+
+    channel: Channel
+    body: bytes
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One request given up, without its body (it may hold secrets).
+
+    Attributes:
+        place: Where the letter lies, e.g. ``comfyui-dlq#7``.
+        request_id: The id that its events carry.
+        reason: A sentence.
+        code: The error code of its ``prompt.failed``.
+        worker: Who gave it up.
+        attempts: How many tries were made.
+        replay: The replay that failed; 0 for the first run.
+        id_was_derived: The request brought no usable id of its own.
+        time: When it was given up, ISO 8601.
+        headers: All headers of the letter.
+    """
+
+    place: str
+    request_id: str
+    reason: str
+    code: str
+    worker: str
+    attempts: int
+    replay: int
+    id_was_derived: bool
+    time: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of ``doctor``: whether it is well, and a sentence that names the cure where it is not."""
+
+    ok: bool
+    text: str
+
+
+class Client(Protocol):
+    """A producer's and consumer's connection, for the command line; it creates no streams or topics.
+
+    Every method may raise ``BrokerUnavailable`` (no answer; try again) and ``BrokerRefused`` (an operator has to act).
+    """
+
+    def open(self) -> AbstractAsyncContextManager[Any]:
+        """Connect, and stay connected until the block ends."""
+
+    async def submit(
+        self, body: bytes, headers: Mapping[str, str] | None = None, *, request_id: str, message_id: str | None = None
+    ) -> None:
+        """Send a request; returns when the broker has confirmed it.
+
+        Args:
+            body: JSON.
+            headers: CloudEvents attributes and others, written as this broker writes them.
+            request_id: The id of the request: Kafka's record key.
+            message_id: A second submission with the same one within two minutes is dropped by the broker (NATS only).
+
+        Raises:
+            MessageTooLarge: Body and headers do not fit the broker.
+        """
+
+    def follow(self, request_id: str, *, replay: int = 0) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
+        """Progress of one prompt as it comes, then its terminal event, then the end.
+
+        Enter the block before submitting, so that nothing is missed. Progress may be lost; the terminal event is the
+        stored one and never waited for in vain: it is looked up every two seconds besides.
+
+        Args:
+            request_id: Whose events.
+            replay: A terminal event of an earlier replay does not count.
+        """
+
+    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
+        """All events from now on, of every prompt and worker, for ever."""
+
+    async def command(self, body: bytes) -> None:
+        """Send a command to all workers; returns when the broker has confirmed it."""
+
+    async def last_terminal(self, request_id: str) -> EventMessage | None:
+        """The stored terminal event of an id, that of the highest replay; None when there is none."""
+
+    def dead_letters(self) -> AsyncIterator[DeadLetter]:
+        """Every letter that is kept, oldest first."""
+
+    async def letter(self, request_id: str) -> DeadLetter | None:
+        """The newest letter of an id."""
+
+    async def replay(self, letter: DeadLetter) -> int:
+        """Run a letter again: its original bytes and headers go to the request channel; returns the replay's number.
+
+        A replay that still waits or runs is not doubled.
+
+        Raises:
+            BrokerRefused: The letter or its bytes are no longer kept.
+        """
+
+    async def workers(self) -> list[EventMessage]:
+        """The last started, heartbeat or stopped event of each worker heard of in the last 24 hours."""
+
+    async def fetch_object(self, url: str, path: Path) -> None:
+        """Write the object behind ``nats://<bucket>/<key>`` to a file, piece by piece, its digest verified.
+
+        Raises:
+            BrokerRefused: There is no such object, or its bytes are damaged; then there is no file either.
+        """
+
+    async def check(self) -> list[Check]:
+        """Look at the broker and at every stream or topic of the contract; changes nothing, never raises."""

@@ -13,8 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 __all__ = ["Strict", "WrongField", "dump_json", "first_wrong_field", "load_json", "timestamp", "wrong_number"]
 
 
-# pydantic puts the chosen branch of a union into a location; a reader knows only the fields.
-_UNION_TAGS = frozenset({"bearer", "basic", "header", "query", "prompt.cancel", "model.download", "worker.drain"})
+# A location goes into an event, which has to fit the broker; a field's name may be of any length.
+_LOCATION_LIMIT = 512
+# pydantic puts the chosen branch of a union into a location, here behind `auth` and before a command's fields; a
+# reader knows only the fields.
+_COMMANDS = frozenset({"prompt.cancel", "model.download", "worker.drain"})
+_UNION_AT = "auth"
 
 
 class Strict(BaseModel):
@@ -27,11 +31,13 @@ class WrongField(ValueError):
     """A message breaks the contract at one place.
 
     Attributes:
-        location: Dotted path of the field, e.g. ``prompt.10.inputs.image``; empty for the whole message.
+        location: Dotted path of the field, e.g. ``prompt.10.inputs.image``, cut to 512 characters; empty for the
+            whole message.
         reason: What is wrong with it and what it should be, without the value (it may be a secret).
     """
 
     def __init__(self, location: str, reason: str) -> None:
+        location = location if len(location) <= _LOCATION_LIMIT else f"{location[: _LOCATION_LIMIT - 1]}…"
         super().__init__(f"{location}: {reason}" if location else reason)
         self.location = location
         self.reason = reason
@@ -71,13 +77,28 @@ def first_wrong_field(exc: ValidationError) -> WrongField:
     """Turn pydantic's report into the one place and sentence that an event carries."""
     error = exc.errors(include_url=False, include_input=False, include_context=True)[0]
     cause = error.get("ctx", {}).get("error")
-    location = ".".join(str(part) for part in error["loc"] if part not in _UNION_TAGS)
+    location = _location(error["loc"])
     if isinstance(cause, WrongField):
         return WrongField(".".join(part for part in (location, cause.location) if part), cause.reason)
     if error["type"] == "extra_forbidden":
         return WrongField(location, "there is no such field; remove it or correct its name")
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        # pydantic's own sentence repeats the value.
+        tags = error.get("ctx", {}).get("expected_tags")
+        reason = f"it should be one of {tags}" if tags else "it is missing"
+        return WrongField(f"{location}.type".removeprefix("."), reason)
+    if error["type"] == "missing":
+        return WrongField(location, "it is missing")
     reason = error["msg"].removeprefix("Value error, ")
+    # pydantic calls every value "Input", which is also the name of a field.
+    reason = "it" + reason.removeprefix("Input") if reason.startswith("Input ") else reason
     return WrongField(location, reason[:1].lower() + reason[1:])
+
+
+def _location(parts: Sequence[int | str]) -> str:
+    if len(parts) > 1 and parts[0] in _COMMANDS:
+        parts = parts[1:]
+    return ".".join(str(part) for index, part in enumerate(parts) if index == 0 or parts[index - 1] != _UNION_AT)
 
 
 def timestamp(moment: datetime | None = None) -> str:

@@ -87,10 +87,11 @@ def open_envelope(body: bytes, headers: Mapping[str, str]) -> Envelope:
     document = load_json(body)
     content_type = (_header(headers, "content-type") or "").partition(";")[0].strip().lower()
     if content_type == _STRUCTURED or _looks_structured(document):
-        inner = {key: value for key, value in document.items() if isinstance(value, str)} if document else {}
+        data = _structured_data(document)
+        inner = {key: value for key, value in document.items() if isinstance(value, str)}
         found |= {key.lower(): value for key, value in inner.items() if key not in {"data", "data_base64"}}
         trace = trace or traceparent_of(inner)
-        return Envelope(_structured_data(document), found, trace, state)
+        return Envelope(data, found, trace, state)
     return Envelope(document, found, trace, state)
 
 
@@ -105,9 +106,10 @@ def _structured_data(document: Any) -> Any:
         return document["data"]
     if isinstance(encoded := document.get("data_base64"), str):
         try:
-            return load_json(base64.b64decode(encoded, validate=True))
+            body = base64.b64decode(encoded.encode(), validate=True)
         except binascii.Error as exc:
             raise WrongField("data_base64", "it is not base64") from exc
+        return load_json(body)
     if isinstance(document.get("dataref"), str):
         return None
     raise WrongField("data", "the structured CloudEvent carries no data")

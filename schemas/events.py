@@ -135,6 +135,9 @@ class PromptComplete(PromptEvent, _TerminalOptions):
     filenames: list[str]
     outputs: list[Output]
     stats: Stats
+    node_errors: dict[str, Any] | None = Field(
+        default=None, description="ComfyUI's findings on outputs it left out although it ran the others."
+    )
     truncated: bool | None = None
 
 

@@ -14,6 +14,7 @@ from schemas.credentials import Credential
 __all__ = [
     "ID_PATTERN",
     "METADATA_LIMIT_BYTES",
+    "TARGETS",
     "AzureBlobUpload",
     "ConvertOutput",
     "Graph",
@@ -31,6 +32,8 @@ TARGETS = ("s3", "azure_blob_upload", "hf_upload", "http_upload")
 
 Node = dict[str, Any]
 Graph = dict[str, Node]
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class S3Upload(Strict):
@@ -77,10 +80,13 @@ def _rfc3339(value: Any) -> Any:
     """Take a moment in writing only: a bare number says nothing about its unit."""
     if not isinstance(value, str):
         return value
+    wrong = WrongField("", "it should be RFC 3339 with offset, such as 2026-01-01T00:00:00Z")
+    if not _RFC3339.fullmatch(value):
+        raise wrong
     try:
-        return datetime.fromisoformat(value)
+        return datetime.fromisoformat(value.upper())
     except ValueError as exc:
-        raise WrongField("", "it is not RFC 3339, such as 2026-01-01T00:00:00Z") from exc
+        raise wrong from exc
 
 
 class PromptOptions(Strict):
@@ -131,8 +137,10 @@ class PromptRequest(PromptOptions):
             raise WrongField("metadata", "it is larger than 16 KiB")
         if self.prompt is not None:
             _check_graph(self.prompt)
-        for name in ("prompt", "input", "metadata"):
-            if found := wrong_number(getattr(self, name), name):
+        options = self.convert_output.options if self.convert_output else None
+        free = {"prompt": self.prompt, "input": self.input, "metadata": self.metadata}
+        for name, value in {**free, "convert_output.options": options}.items():
+            if found := wrong_number(value, name):
                 raise WrongField(found, "the number is too large for JSON")
         return self
 

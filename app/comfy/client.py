@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 import aiohttp
@@ -187,8 +188,9 @@ class ComfyClient:
         return self._cancels_jobs
 
     async def _interrupt_or_delete(self, prompt_id: str, *, running: bool) -> None:
+        document: dict[str, Any]
         if running:
-            path, document = "/interrupt", {"prompt_id": prompt_id}
+            path, document = "/interrupt", {"prompt_id": prompt_id}  # never without: that one hits whatever runs
         else:
             path, document = "/queue", {"delete": [prompt_id]}
         (await self._transport.call("POST", path, deadline_s=_CALL_S, document=document)).expect_ok()
@@ -256,17 +258,7 @@ class ComfyClient:
                     f"ComfyUI at {self._transport.server} answered {call} with HTTP {response.status}; "
                     "look into ComfyUI's log."
                 )
-            digest, size = hashlib.sha256(), 0
-            try:
-                async with await anyio.open_file(into, "wb") as file:
-                    async for chunk in self._transport.chunks(response, call):
-                        await file.write(chunk)
-                        await anyio.to_thread.run_sync(digest.update, chunk)
-                        size += len(chunk)
-            except BaseException:
-                into.unlink(missing_ok=True)
-                raise
-        return Stored(size, digest.hexdigest())
+            return await _store(self._transport.chunks(response, call), into)
 
     async def upload(self, path: Path, *, subfolder: str, filename: str, overwrite: bool) -> str:
         """Put one file into ComfyUI's input folder, streamed from disk.
@@ -315,6 +307,32 @@ class ComfyClient:
         except ComfyUnavailable:
             return False
         return True
+
+
+async def _store(chunks: AsyncIterator[bytes], into: Path) -> Stored:
+    digest, size = hashlib.sha256(), 0
+    file = await anyio.to_thread.run_sync(into.open, "wb")
+
+    def append(chunk: bytes) -> None:
+        file.write(chunk)
+        digest.update(chunk)
+
+    try:
+        async for chunk in chunks:
+            await anyio.to_thread.run_sync(append, chunk)
+            size += len(chunk)
+        await anyio.to_thread.run_sync(file.close)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_discard, file, into)
+        raise
+    return Stored(size, digest.hexdigest())
+
+
+def _discard(file: IO[bytes], path: Path) -> None:
+    with suppress(OSError):
+        file.close()
+    path.unlink(missing_ok=True)
 
 
 def _ids(items: Any) -> tuple[str, ...]:

@@ -70,15 +70,16 @@ def parse_frame(text: str | bytes, wanted: frozenset[str]) -> Frame | None:
     found = _TYPE_FIRST.match(raw, 0, 200)
     if found is not None and found[1].decode() not in wanted:
         return None
-    if not raw.lstrip()[:1] == b"{":
+    if not raw[:32].lstrip().startswith(b"{"):
         return None
     try:
         document = pydantic_core.from_json(raw)
     except ValueError:
         return None
-    if not isinstance(document, dict) or document.get("type") not in wanted:
+    kind = document.get("type") if isinstance(document, dict) else None
+    if not isinstance(kind, str) or kind not in wanted:
         return None
     data = document.get("data")
     data = data if isinstance(data, dict) else {}
     prompt_id = data.get("prompt_id")
-    return Frame(document["type"], prompt_id if isinstance(prompt_id, str) else None, data, raw)
+    return Frame(kind, prompt_id if isinstance(prompt_id, str) else None, data, raw)

@@ -92,14 +92,14 @@ class ProgressMeter:
         return None
 
     def _begin(self, node: str | None, now_ms: int) -> None:
-        if self._node is not None and self._node != node:
-            self._done.add(self._node)
+        if node is None:
+            return  # the end, which may be a failure: it finishes no node
         if node != self._node:
+            self._done.update([self._node] if self._node is not None else [])
             self._steps = None
         self._node = node
-        if node is not None:
-            self._done.discard(node)
-            self.node_starts_ms.setdefault(node, now_ms)
+        self._done.discard(node)
+        self.node_starts_ms.setdefault(node, now_ms)
 
     def _add_cached(self, nodes: Any) -> None:
         if isinstance(nodes, list):

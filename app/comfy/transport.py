@@ -12,6 +12,7 @@ import aiohttp
 import pydantic_core
 
 from app.errors import ComfyUnavailable
+from schemas.base import dump_json
 
 __all__ = ["Answer", "Transport", "public_url"]
 
@@ -113,7 +114,7 @@ class Transport:
             ComfyUnavailable: No connection, no answer in time, or an answer larger than 256 MiB.
         """
         timeout = aiohttp.ClientTimeout(total=deadline_s, sock_connect=_CONNECT_S)
-        body = None if document is None else aiohttp.BytesPayload(pydantic_core.to_json(document), content_type="application/json")
+        body = None if document is None else aiohttp.BytesPayload(dump_json(document), content_type="application/json")
         async with self.stream(method, path, timeout=timeout, params=params, body=form or body) as response:
             call = f"{method} {path}"
             pieces = bytearray()

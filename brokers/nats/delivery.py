@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,9 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from brokers.base import BrokerError, Claim, Letter, Message, RequestKey, RequestOrigin, Tries
-from brokers.nats.connection import foreign_errors
-from brokers.nats.ledger import ClaimLost, Held
+from brokers.base import BrokerError, BrokerUnavailable, Claim, Letter, Message, RequestKey, RequestOrigin, Tries
+from brokers.nats.ledger import ClaimLost, Held, Place
+from brokers.nats.pull import NAK
 from schemas.events import RequestSource
 
 if TYPE_CHECKING:
@@ -20,30 +21,40 @@ if TYPE_CHECKING:
 
 __all__ = ["NatsDelivery"]
 
-ACK_TIMEOUT_S = 5.0
+ACK = b"+ACK"
+IN_PROGRESS = b"+WPI"
+ACK_TIMEOUT_S = 2.0
+# A consumer that was made anew confirms nothing before it has delivered the request again.
+ACK_TRIES = 3
+HAND_BACK_S = 2.0
 
 log = structlog.get_logger("comfybus.nats")
 
 
 class NatsDelivery:
-    """See ``brokers.base.Delivery``. The bus renews the lease until one of the settling methods is entered."""
+    """See ``brokers.base.Delivery``. The bus renews the lease until one of the settling methods ends."""
 
     def __init__(self, bus: NatsBus, message: Msg) -> None:
         self._bus = bus
+        self._link = bus.link
         self._held: Held | None = None
-        self.message = message
+        self._reply: str = message.reply
         self.lost = anyio.Event()
         self.body: bytes = message.data
         self.headers: Mapping[str, str] = message.headers or {}
         metadata = message.metadata
-        self.sequence: int = metadata.sequence.stream
+        self.place = Place(metadata.sequence.stream, metadata.timestamp)
         self.origin = RequestOrigin(
-            RequestSource(stream=metadata.stream, sequence=self.sequence), published_at=metadata.timestamp
+            RequestSource(stream=metadata.stream, sequence=self.place.sequence), published_at=metadata.timestamp
         )
 
+    def delivered_again(self, message: Msg) -> None:
+        """The lease ran out in an outage and the request came back to us: go on under the new delivery."""
+        self._reply = message.reply
+
     async def claim(self, key: RequestKey) -> tuple[Claim, Tries]:
-        """Claim the key for this message; see the protocol."""
-        claim, self._held = await self._bus.ledger.claim(key, self.sequence)
+        """Claim the key for this request; see the protocol."""
+        claim, self._held = await self._bus.insist("claim a request", lambda: self._bus.ledger.claim(key, self.place))
         return claim, self._held.tries if self._held else Tries()
 
     async def store(self, tries: Tries) -> None:
@@ -51,7 +62,7 @@ class NatsDelivery:
         try:
             await self._bus.ledger.store(self._claimed(), tries)
         except ClaimLost:
-            # An earlier submission of the id has it now: what we still do cannot become an answer.
+            # Another submission has the claim now, or the answer is stored: what we still do cannot become one.
             self.lost.set()
 
     def _claimed(self) -> Held:
@@ -61,55 +72,79 @@ class NatsDelivery:
 
     async def settle(self, event: Message, letter: Letter | None = None) -> bool:
         """Letter, event, acknowledgement, in this order and each confirmed; see the protocol."""
-        key = self._claimed().key
+        held = self._claimed()
         self._bus.check_size(event)
-        if letter is not None:
-            await self._bus.insist("publish a dead letter", lambda: self._bus.post_letter(self, letter))
-        stored = await self._bus.insist("publish a terminal event", lambda: self._bus.answer(key, event))
+        if not held.entry.firm:
+            # Without a word in the ledger an earlier submission could still take the claim over, between our answer's
+            # check and its own.
+            await self._bus.insist("claim a request", lambda: self.store(held.tries))
+        stored = False
+        if not self.lost.is_set():
+            if letter is not None:
+                await self._bus.insist("publish a dead letter", lambda: self._bus.letters.post(self, letter))
+            stored = await self._bus.insist("publish a terminal event", lambda: self._bus.answer(held.key, event))
         await self.drop()
         return stored
 
     async def drop(self) -> None:
         """Acknowledge, confirmed, then forget the claim; see the protocol."""
-        await self._bus.insist("acknowledge a request", self._ack)
+        acknowledged = await self._acknowledge()
         self._bus.let_go(self)
-        if self._held is not None:
+        if acknowledged and self._held is not None and not self.lost.is_set():
             try:
                 await self._bus.ledger.remove(self._held)
             except BrokerError as exc:
                 log.info("claim left for the sweep", request_id=self._held.key.id, reason=str(exc))
 
-    async def _ack(self) -> None:
-        with foreign_errors("acknowledge a request"):
-            try:
-                await self.message.ack_sync(timeout=ACK_TIMEOUT_S)
-            except nats.errors.MsgAlreadyAckdError:
-                return
-            except nats.errors.NoRespondersError:
-                # The durable was deleted. The next one delivers the request again, and its answer will be found.
-                log.warning("acknowledgement went nowhere: the consumer is gone", origin=str(self.origin))
+    async def _acknowledge(self) -> bool:
+        """Whether the request is out of the work queue; if not it comes again, and is found answered."""
+        for _ in range(ACK_TRIES):
+            if await self._bus.insist("acknowledge a request", self._ack):
+                return True
+        log.warning("request not acknowledged, it will be delivered again", origin=str(self.origin))
+        return False
+
+    async def _ack(self) -> bool:
+        """Acknowledge once; False when the consumer does not know the delivery although the request is there."""
+        if await self._is_gone():
+            return True
+        try:
+            with self._link.doing("acknowledge a request", self._reply):
+                await self._link.client.request(self._reply, ACK, timeout=ACK_TIMEOUT_S)
+        except BrokerUnavailable:
+            if not self._link.is_connected:
+                raise
+            return not await self._bus.ledger.waits(self.place)
+        return True
+
+    async def _is_gone(self) -> bool:
+        """Whether the work queue was made anew since: an acknowledgement would hit a stranger of the same number."""
+        created = await self._bus.requests_created()
+        if created is None:
+            return True
+        return created > self.place.time and not await self._bus.ledger.waits(self.place)
 
     async def retry(self, delay_s: float, tries: Tries) -> None:
         """Store the record, then let the server deliver again after the delay; see the protocol."""
         await self._bus.insist("store a failed try", lambda: self.store(tries))
-        await self._give_back(delay_s)
+        await self._give_back(NAK + b" " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
 
     async def release(self) -> None:
         """Let the server deliver again at once; see the protocol."""
-        await self._give_back(None)
+        await self._give_back(NAK)
 
-    async def _give_back(self, delay_s: float | None) -> None:
+    async def _give_back(self, how: bytes) -> None:
         self._bus.let_go(self)
         try:
-            await self.message.nak(delay=delay_s)
-            await self._bus.flush()
-        except (nats.errors.Error, TimeoutError) as exc:
+            with self._link.doing("hand back a request", self._reply):
+                await self._link.client.request(self._reply, how, timeout=HAND_BACK_S)
+        except BrokerError as exc:
             # Not a loss: the lease runs out and the server delivers it again.
-            log.info("request comes back when its lease ends", origin=str(self.origin), reason=type(exc).__name__)
+            log.info("request comes back when its lease ends", origin=str(self.origin), reason=str(exc))
 
     async def renew(self) -> None:
         """Renew the lease; trouble is left to the next renewal."""
         try:
-            await self.message.in_progress()
+            await self._link.client.publish(self._reply, IN_PROGRESS)
         except nats.errors.Error as exc:
             log.debug("lease not renewed", origin=str(self.origin), reason=type(exc).__name__)

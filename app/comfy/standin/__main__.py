@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--input-directory", type=Path)
     parser.add_argument("--output-directory", type=Path)
     parser.add_argument("--temp-directory", type=Path, help="its sub-folder temp is used, and emptied at the start")
+    parser.add_argument("--previews", action="store_true", help="let KSampler show a picture at every step")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)

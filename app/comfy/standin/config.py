@@ -24,6 +24,7 @@ class StandinConfig:
     ``home`` gets the sub-folders input, output, temp and models, as in a ComfyUI folder. As with ComfyUI's own
     options, ``input_directory`` and ``output_directory`` are used as they are and ``temp_directory`` names the
     PARENT of a folder ``temp``, which is emptied when the server starts. Port 0 takes a free port.
+    With ``previews`` KSampler shows a picture at every step, as ComfyUI does when its --preview-method is set.
     ``memory_limit_bytes`` bounds one batch of images, counted as ComfyUI holds it: 12 bytes a pixel.
     """
 
@@ -35,6 +36,7 @@ class StandinConfig:
     output_directory: Path | None = None
     temp_directory: Path | None = None
     memory_limit_bytes: int = 4 * 1024**3
+    previews: bool = False
 
     @property
     def reported_version(self) -> str:

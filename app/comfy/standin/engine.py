@@ -27,7 +27,7 @@ class Engine:
         self.interruption = Interruption()
         self.queue = PromptQueue(self._queue_changed)
         self.log = ExecutionLog(self.folders.home / "executions.jsonl")
-        place = Workplace(self.folders, self.wire, self.interruption, config.memory_limit_bytes)
+        place = Workplace(self.folders, self.wire, self.interruption, config.memory_limit_bytes, config.previews)
         self.thread = ExecutionThread(self.queue, place, self.log, self.faults)
         self.next_number = 0
 

@@ -69,6 +69,7 @@ class Workbench(Protocol):
     graph: Graph
     extra_pnginfo: JsonObject | None
     memory_limit_bytes: int
+    previews: bool
 
     def progress(self, value: int, total: int, preview: Preview | None = None) -> None:
         """Tell the clients how far the running node is; raises Interrupted when an interrupt was asked for."""

@@ -14,6 +14,7 @@ from app.comfy.standin.node_types import (
     Input,
     JsonObject,
     Node,
+    Preview,
     Produced,
     Workbench,
     demand_memory,
@@ -33,6 +34,7 @@ _SCHEDULERS = [
     "kl_optimal",
 ]
 _GRAIN = 64
+_PREVIEW_PIXELS = 512
 
 
 @dataclass(frozen=True)
@@ -208,11 +210,12 @@ class KSampler(Node):
 
     def run(self, bench: Workbench, given: JsonObject) -> Produced:
         """Report the steps and derive a seed from the inputs."""
-        for step in range(given["steps"]):
-            bench.raise_if_interrupted()
-            bench.progress(step + 1, given["steps"])
         latent: Latent = given["latent_image"]
         seed = hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()
+        for step in range(given["steps"]):
+            bench.raise_if_interrupted()
+            preview = Preview("JPEG", _noise(f"{seed}/{step}"), _PREVIEW_PIXELS) if bench.previews else None
+            bench.progress(step + 1, given["steps"], preview)
         return Produced((Latent(latent.width, latent.height, latent.batch, seed),))
 
 
@@ -236,7 +239,11 @@ class VAEDecode(Node):
         demand_memory(bench, latent.batch, latent.width, latent.height)
         frames = []
         for index in range(latent.batch):
-            noise = random.Random(f"{latent.seed}/{index}").randbytes(_GRAIN * _GRAIN * 3)
-            grain = Image.frombytes("RGB", (_GRAIN, _GRAIN), noise)
+            grain = _noise(f"{latent.seed}/{index}")
             frames.append(grain.resize((latent.width, latent.height), Image.Resampling.BICUBIC))
         return Produced((ImageBatch(tuple(frames)),))
+
+
+def _noise(seed: str) -> Image.Image:
+    """Return a small picture of coloured noise, always the same for the same seed."""
+    return Image.frombytes("RGB", (_GRAIN, _GRAIN), random.Random(seed).randbytes(_GRAIN * _GRAIN * 3))

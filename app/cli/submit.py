@@ -1,0 +1,118 @@
+"""``comfybus submit``: send a request, follow it, save its outputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from app.cli.lines import failure_line
+from app.cli.outcome import CommandFailed, ExitCode, say
+from app.cli.outputs import save_outputs
+from app.cli.progress import ProgressView, shown_progress
+from app.settings import Settings
+from brokers.nats import NatsClient
+
+__all__ = ["Wait", "check_wait", "follow_to_end", "run_submit"]
+
+TERMINAL = ("prompt.complete", "prompt.failed")
+# A worker says that it has taken a request within a moment; longer means that none is free.
+FIRST_SIGN_S = 10.0
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How to wait for the end of a request.
+
+    Attributes:
+        timeout_s: No longer than this; None waits for ever.
+        out: Folder for the outputs; None saves nothing.
+    """
+
+    timeout_s: float | None
+    out: Path | None
+
+
+def check_wait(*, wait: bool, timeout_s: float | None, out: Path | None) -> None:
+    """Refuse options that mean nothing without ``--wait``.
+
+    Raises:
+        CommandFailed: Usage.
+    """
+    for name, value in (("--timeout", timeout_s), ("--out", out)):
+        if value is not None and not wait:
+            raise CommandFailed(f"{name} belongs to --wait, which is missing", ExitCode.USAGE)
+
+
+async def run_submit(settings: Settings, request: dict[str, Any], wait: Wait | None, as_json: bool) -> int:
+    """Send a checked request that has an id; with ``wait`` follow it to its terminal event.
+
+    Raises:
+        CommandFailed: No answer in time, or an output cannot be saved.
+        BrokerError: The broker does not answer or refuses; the request is larger than it takes.
+    """
+    request_id = str(request["id"])
+    async with NatsClient(settings.nats).open() as client:
+        await client.submit(request)
+        if wait is None:
+            print(json.dumps({"id": request_id}) if as_json else request_id)  # noqa: T201 - the command's result
+            return ExitCode.DONE
+        say(f"submitted {request_id}")
+        event = await _answer(client, request_id, wait.timeout_s)
+        if as_json:
+            print(json.dumps(event, ensure_ascii=False))  # noqa: T201 - the command's result
+        if event["type"] == "prompt.failed":
+            say(f"failed    {failure_line(event)}")
+            return ExitCode.FAILED
+        saved = await save_outputs(event, wait.out, client.fetch_object) if wait.out else []
+    _tell(event, saved, quiet=as_json)
+    return ExitCode.DONE
+
+
+def _tell(event: Mapping[str, Any], saved: list[str], *, quiet: bool) -> None:
+    """Say where outputs are; on standard error when standard output belongs to the event."""
+    total_ms = (event.get("stats") or {}).get("total_time") or 0
+    say(f"complete  in {total_ms / 1000:.1f} s")
+    values = [f"{o.get('node_id')}: {o['value']}" for o in event.get("outputs") or [] if o.get("value") is not None]
+    for line in (*saved, *values):
+        say(line) if quiet else print(line)  # noqa: T201 - the command's result
+
+
+async def _answer(client: NatsClient, request_id: str, timeout_s: float | None) -> dict[str, Any]:
+    with anyio.move_on_after(timeout_s):
+        with shown_progress() as view:
+            return await follow_to_end(client, request_id, view)
+    raise CommandFailed(
+        f"no terminal event of {request_id} within {timeout_s:g} s; it goes on, see: comfybus watch {request_id}",
+        ExitCode.NO_ANSWER,
+    )
+
+
+async def follow_to_end(client: NatsClient, request_id: str, view: ProgressView) -> dict[str, Any]:
+    """Show the progress of a request until its terminal event, which is returned.
+
+    Raises:
+        CommandFailed: The events ended without one.
+        BrokerError: The broker does not answer.
+    """
+    seen = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_mention_silence, seen, view)
+        async for event in client.follow(request_id):
+            seen.set()
+            if event.get("type") in TERMINAL:
+                tasks.cancel_scope.cancel()
+                return event
+            view.show(event)
+    raise CommandFailed(f"the events of {request_id} ended without a terminal one", ExitCode.NO_ANSWER)
+
+
+async def _mention_silence(seen: anyio.Event, view: ProgressView) -> None:
+    with anyio.move_on_after(FIRST_SIGN_S):
+        await seen.wait()
+    if not seen.is_set():
+        view.note("no worker has taken it yet; comfybus workers lists those that live")

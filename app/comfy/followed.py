@@ -1,0 +1,188 @@
+"""One prompt that is followed in ComfyUI, and the ways in which it can end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+
+from app.comfy.frames import Frame
+from app.comfy.history import Failure, HistoryEntry
+from app.comfy.progress import ProgressMeter
+from schemas.events import FailedNode, Progress
+
+__all__ = ["End", "ExecutionThreadDead", "Failed", "Followed", "Gone", "Interrupted", "Succeeded", "end_of"]
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """It ran to its end; the entry lists its outputs."""
+
+    entry: HistoryEntry
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A node raised; the entry lists what was saved before."""
+
+    entry: HistoryEntry
+    failure: Failure
+
+    @property
+    def node(self) -> FailedNode | None:
+        """The node at fault, if ComfyUI names one."""
+        return self.failure.node
+
+    @property
+    def message(self) -> str:
+        """ComfyUI's text."""
+        return self.failure.message
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether memory was short; after freeing it another try may succeed."""
+        return self.failure.out_of_memory
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Somebody interrupted it, we or another; the entry lists what was saved before."""
+
+    entry: HistoryEntry
+
+
+@dataclass(frozen=True)
+class Gone:
+    """ComfyUI has it neither in its queue nor in its history: deleted, history cleared, or ComfyUI started anew."""
+
+
+@dataclass(frozen=True)
+class ExecutionThreadDead:
+    """It waits while nothing runs: ComfyUI answers but will never run anything again. Only a restart helps."""
+
+
+End = Succeeded | Failed | Interrupted | Gone | ExecutionThreadDead
+
+
+def end_of(entry: HistoryEntry) -> End:
+    """The end that a history entry tells of."""
+    if entry.failure is not None:
+        return Failed(entry, entry.failure)
+    return Interrupted(entry) if entry.outcome == "interrupted" else Succeeded(entry)
+
+
+class Followed:
+    """One prompt in ComfyUI, from just before its submission to its end. Made by ``Watch.follow``.
+
+    A context manager: leaving the block ends the following, not the prompt.
+
+    Attributes:
+        prompt_id: ComfyUI's id of it.
+        started: Set when it began to run; at its end at the latest, so that nobody waits in vain.
+        started_ms: When it began, in milliseconds since 1970: by ComfyUI's clock if it said so, else when a look first
+            saw it running. None if it never ran.
+        client_id: That of the submission; None before it, and for a prompt that nobody hears of.
+        is_submitted: Whether its absence from ComfyUI means something.
+        end: How it ended; None until then.
+        heard: Set when the websocket first spoke of it.
+        heard_end: Set when the websocket said that it is over.
+    """
+
+    def __init__(
+        self,
+        prompt_id: str,
+        graph: Mapping[str, Any],
+        on_progress: Callable[[Progress], None],
+        on_submitted: Callable[[], None],
+        on_leave: Callable[[Followed], object],
+    ) -> None:
+        self.prompt_id = prompt_id
+        self.started = anyio.Event()
+        self.started_ms: int | None = None
+        self.client_id: str | None = None
+        self.is_submitted = False
+        self.end: End | None = None
+        self.heard = anyio.Event()
+        self.heard_end = anyio.Event()
+        self._ended = anyio.Event()
+        self._meter = ProgressMeter(graph)
+        self._on_progress = on_progress
+        self._on_submitted = on_submitted
+        self._on_leave = on_leave
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._on_leave(self)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self._meter.current
+
+    @property
+    def node_starts_ms(self) -> Mapping[str, int]:
+        """Node id to when it began, in milliseconds since 1970 by our clock; only nodes we heard of."""
+        return self._meter.node_starts_ms
+
+    def submitted(self, client_id: str | None) -> None:
+        """Say that ComfyUI has it, or had the chance to take it; from now on its absence means ``Gone``.
+
+        To be called when the submission was answered, when its answer did not come, and at once for a prompt that is
+        adopted.
+
+        Args:
+            client_id: What it was submitted with; None for an adopted prompt.
+        """
+        self.client_id = client_id
+        self.is_submitted = True
+        self._on_submitted()
+
+    async def wait(self) -> End:
+        """Wait for its end; the caller sets the deadline. Returns only while ``Watch.run`` runs."""
+        while self.end is None:
+            await self._ended.wait()
+        return self.end
+
+    def hear(self, frame: Frame) -> None:
+        """Take one frame of this prompt. Called by the watch alone, as all below."""
+        self.heard.set()
+        if frame.is_end:
+            self.heard_end.set()
+        if self.end is not None:
+            return
+        if frame.type == "execution_start":
+            timestamp = frame.data.get("timestamp")
+            self.begin(int(timestamp) if isinstance(timestamp, int | float) else _now_ms())
+        progress = self._meter.feed(frame, _now_ms())
+        if progress is not None:
+            self._on_progress(progress)
+
+    def begin(self, at_ms: int | None = None) -> None:
+        """Note that it runs; the first note counts."""
+        if self.started_ms is None:
+            self.started_ms = at_ms or _now_ms()
+            self.started.set()
+            self._on_progress(self._meter.current)
+
+    def finish(self, end: End) -> bool:
+        """Note its end; the first one counts. Returns whether this was it."""
+        if self.end is not None:
+            return False
+        self.end = end
+        if isinstance(end, Succeeded | Failed | Interrupted) and self.started_ms is None:
+            self.started_ms = end.entry.start_ms
+        if isinstance(end, Succeeded):
+            self._on_progress(self._meter.succeeded())
+        self.started.set()
+        self._ended.set()
+        return True
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

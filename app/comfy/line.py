@@ -1,0 +1,76 @@
+"""Who of this worker is in ComfyUI, in order of submission: room for a few, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from app.comfy.followed import Failed, Followed, Interrupted, Succeeded
+
+__all__ = ["Line", "Place"]
+
+
+class Place:
+    """One prompt's place in the line."""
+
+    def __init__(self) -> None:
+        self._first = anyio.Event()
+        self.followed: Followed | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Nothing of this worker is ahead of it."""
+        return self._first.is_set()
+
+    def stands_for(self, followed: Followed) -> None:
+        """Say whose place it is."""
+        self.followed = followed
+
+    async def first_or(self, started: anyio.Event) -> None:
+        """Wait until nothing is ahead, or until it was seen to run whatever was ahead."""
+        async with anyio.create_task_group() as tasks:
+
+            async def until(event: anyio.Event) -> None:
+                await event.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(until, self._first)
+            tasks.start_soon(until, started)
+
+    def step_up(self) -> None:
+        """Become the first."""
+        self._first.set()
+
+
+class Line:
+    """Lets in at most ``room`` at a time, first come, first served."""
+
+    def __init__(self, room: int) -> None:
+        self._room = anyio.Semaphore(room)
+        self._places: list[Place] = []
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Place]:
+        """Wait for room, then stand in the line until the block ends."""
+        async with self._room:
+            place = Place()
+            if not self._places:
+                place.step_up()
+            self._places.append(place)
+            try:
+                yield place
+            finally:
+                self._leave(place)
+
+    def _leave(self, place: Place) -> None:
+        was_first = self._places[0] is place
+        self._places.remove(place)
+        if was_first and self._places and _ended_in_order(place):
+            self._places[0].step_up()
+
+
+def _ended_in_order(place: Place) -> bool:
+    """Whether ComfyUI went on to the next: not so when it died under this one, and the next has not begun then."""
+    return place.followed is None or isinstance(place.followed.end, Succeeded | Failed | Interrupted)

@@ -1,0 +1,1 @@
+"""The generated documents: JSON Schemas of every message and the AsyncAPI document of every channel."""

@@ -1,0 +1,37 @@
+"""Which prepared inputs prompts in hand need."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+__all__ = ["Hold", "Holds"]
+
+
+@dataclass(eq=False)
+class Hold:
+    """The prepared inputs of one prompt in hand, by their names below the folder of prepared inputs."""
+
+    names: set[str] = field(default_factory=set)
+
+
+class Holds:
+    """Counts the holds on every name; used on the event loop only."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def take(self, hold: Hold, name: str) -> None:
+        """Note that the hold needs the name; taking it twice is taking it once."""
+        if name not in hold.names:
+            hold.names.add(name)
+            self._counts[name] += 1
+
+    def release(self, hold: Hold) -> None:
+        """Let go of all that the hold has."""
+        self._counts.subtract(hold.names)
+        self._counts = +self._counts
+        hold.names.clear()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._counts

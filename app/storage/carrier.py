@@ -1,0 +1,311 @@
+"""Moves bytes between disk and HTTP: redirects, resumption, retries, lengths; the same for every backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import aiohttp
+from yarl import URL
+
+from app.storage.base import Progress
+from app.storage.config import Timings
+from app.storage.faults import Fault, status_fault
+from app.storage.outgoing import Outgoing, Pace
+from app.storage.partial import PartialFile, Source, expected_digests
+from app.storage.retry import retrying
+from app.storage.threads import disk
+from app.storage.urls import origin, resolve_location
+
+__all__ = ["Answer", "Call", "Carrier", "FilePart", "Received"]
+
+CHUNK_BYTES: Final = 1024 * 1024
+MOST_REDIRECTS: Final = 10
+_LONGEST_ANSWER_BYTES: Final = 1024 * 1024
+# A refusal of larger bodies should come before they are sent.
+_ASK_FROM_BYTES: Final = 256 * 1024
+# A try that brought that much does not count against the tries.
+_WORTH_BYTES: Final = 1024 * 1024
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_FOLLOWED: Final = {"GET": (301, 302, 303, 307, 308), "HEAD": (301, 302, 303, 307, 308), "PUT": (307, 308)}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request as it goes out.
+
+    Attributes:
+        method: GET, HEAD, PUT, POST or DELETE.
+        url: With its signature, if it has one.
+        headers: For whoever answers.
+        secret_headers: For the first origin only.
+        follow: Whether redirects are followed.
+        expect: Whether the server knows ``Expect: 100-continue``.
+    """
+
+    method: str
+    url: URL = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secret_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    follow: bool = False
+    expect: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One whole answer to a small request; body at most 1 MiB."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Received:
+    """What arrived: size and digest of the file, and the last answer's headers and URL."""
+
+    size_bytes: int
+    sha256: str
+    headers: Mapping[str, str]
+    url: URL
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A piece of a file on disk."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+MakeCall = Callable[[], Awaitable[Call]]
+Explain = Callable[[Answer], Fault]
+
+
+def explain(answer: Answer) -> Fault:
+    """The fault that an answer's status stands for."""
+    return status_fault(answer.status, answer.headers)
+
+
+class Carrier:
+    """HTTP for the backends. Calls are made anew for each try, since signatures expire.
+
+    Args:
+        outgoing: Open connections.
+        timings: Retries.
+        limit_bytes: The largest file that may come in.
+    """
+
+    def __init__(self, outgoing: Outgoing, timings: Timings, limit_bytes: int) -> None:
+        self._outgoing = outgoing
+        self._timings = timings
+        self._limit_bytes = limit_bytes
+
+    async def receive(
+        self, make: MakeCall, into: Path, *, where: str, progress: Progress | None = None, explain: Explain = explain
+    ) -> Received:
+        """GET a file to disk, continuing what an earlier call left; see ``Storage.download``.
+
+        Raises:
+            Fault: It did not come.
+        """
+        file = PartialFile(into, self._limit_bytes)
+        await disk(file.look)
+        before = [file.size]
+
+        async def step() -> tuple[Mapping[str, str], URL, str]:
+            before[0] = file.size
+            headers, url = await self._receive_once(await make(), file, progress, explain)
+            return headers, url, await disk(file.finish)
+
+        try:
+            headers, url, sha256 = await retrying(
+                step, self._timings, where=where, moved=lambda: file.size >= before[0] + _WORTH_BYTES
+            )
+        finally:
+            file.close()
+        return Received(file.size, sha256, headers, url)
+
+    async def _receive_once(
+        self, call: Call, file: PartialFile, progress: Progress | None, explain: Explain
+    ) -> tuple[Mapping[str, str], URL]:
+        known = file.source
+        wanted = {"Range": f"bytes={file.size}-", "If-Range": known.validator} if known else {}
+        async with self._followed(call, wanted) as (response, pace, url):
+            if response.status not in (200, 206):
+                if known and response.status in (412, 416):
+                    await disk(file.forget)
+                    raise Fault("the file changed at its source; try again later", passing=True)
+                raise explain(await _read_answer(response))
+            total = await self._begin(response, file, known)
+            async for chunk in _gathered(response, pace):
+                await disk(file.write, chunk)
+                if progress is not None:
+                    progress(file.size, total)
+            if total is not None and file.size != total:
+                raise Fault("the server ended the transfer before its end; try again later", passing=True)
+            return response.headers, url
+
+    async def _begin(self, response: aiohttp.ClientResponse, file: PartialFile, known: Source | None) -> int | None:
+        """Decide by the answer's head whether its bytes continue the file or are all of it; returns the whole size."""
+        headers = response.headers
+        if response.status == 206:
+            source = _range_source(headers, file.size)
+            if known is None or source != known:
+                await disk(file.forget)
+                raise Fault("the file changed at its source; try again later", passing=True)
+            await disk(file.resume, expected_digests(headers, whole=False))
+            return known.total
+        encoding = headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
+            raise Fault(f"the server sends it in {encoding[:20]!a}, unasked; look at the server", passing=False)
+        if encoding not in ("identity", ""):
+            await disk(file.start, None, {}, encoded=True)
+            return None
+        total = response.content_length
+        await disk(file.check_size, total)
+        validator = _validator(headers)
+        source = Source(validator, total) if validator and total else None
+        await disk(file.start, source, expected_digests(headers, whole=True))
+        return total
+
+    async def send(self, make: MakeCall, part: FilePart, *, where: str, explain: Explain = explain) -> Answer:
+        """Send a piece of a file as a body; the answer is a 2xx.
+
+        Raises:
+            Fault: It was not taken.
+        """
+
+        async def step() -> Answer:
+            call = await make()
+            file = await disk(part.path.open, "rb")
+            try:
+                headers = {"Content-Length": str(part.length)}
+                async with self._followed(call, headers, lambda: _read_file(file, part)) as (response, _, _):
+                    answer = await _read_answer(response)
+            finally:
+                file.close()
+            return _accepted(answer, call, explain)
+
+        return await retrying(step, self._timings, where=where)
+
+    async def ask(self, make: MakeCall, *, where: str, body: bytes | None = None, explain: Explain = explain) -> Answer:
+        """Send a small request; the answer is a 2xx.
+
+        Raises:
+            Fault: Another status, or no answer.
+        """
+
+        async def step() -> Answer:
+            call = await make()
+            async with self._followed(call, {}, lambda: body) as (response, _, _):
+                answer = await _read_answer(response)
+            return _accepted(answer, call, explain)
+
+        return await retrying(step, self._timings, where=where)
+
+    async def may_read(self, make: MakeCall, *, where: str, explain: Explain = explain) -> None:
+        """Ask for the first byte of a file and take nothing of it.
+
+        A GET is asked, not a HEAD: signatures hold for one method, and some servers know no HEAD.
+
+        Raises:
+            Fault: It may not be read, or nobody answers.
+        """
+
+        async def step() -> None:
+            async with self._followed(await make(), {"Range": "bytes=0-0"}) as (response, _, _):
+                # 416: the file is empty.
+                if response.status not in (200, 206, 416):
+                    raise explain(await _read_answer(response))
+
+        await retrying(step, self._timings, where=where)
+
+    @asynccontextmanager
+    async def _followed(
+        self,
+        call: Call,
+        headers: Mapping[str, str],
+        body: Callable[[], AsyncIterator[bytes] | bytes | None] = lambda: None,
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Pace, URL]]:
+        """The answer of whoever has the file in the end; secret headers stay with the first origin."""
+        url, secret = call.url, call.secret_headers
+        expect = call.expect and int(headers.get("Content-Length", "0")) >= _ASK_FROM_BYTES
+        for _ in range(MOST_REDIRECTS + 1):
+            sent = {**call.headers, **headers, **secret}
+            async with self._outgoing.exchange(call.method, url, sent, body=body(), expect=expect) as (response, pace):
+                if not call.follow or response.status not in _FOLLOWED.get(call.method, ()):
+                    yield response, pace, url
+                    return
+                target = resolve_location(url, response.headers.get("Location", ""))
+            if origin(target) != origin(call.url):
+                secret = {}
+            url = target
+        raise Fault(f"the server redirects more than {MOST_REDIRECTS} times; correct the URL", passing=False)
+
+
+def _accepted(answer: Answer, call: Call, explain: Explain) -> Answer:
+    if 200 <= answer.status < 300:
+        return answer
+    if 300 <= answer.status < 400 and call.follow:
+        raise Fault(f"the server redirects with HTTP {answer.status}; give the address it leads to", passing=False)
+    raise explain(answer)
+
+
+async def _read_answer(response: aiohttp.ClientResponse) -> Answer:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) >= _LONGEST_ANSWER_BYTES:
+            break
+    return Answer(response.status, response.headers, bytes(body[:_LONGEST_ANSWER_BYTES]))
+
+
+async def _gathered(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[bytes]:
+    """The body in pieces worth a thread's while."""
+    gathered = bytearray()
+    async for chunk in response.content.iter_any():
+        pace.moved(len(chunk))
+        gathered += chunk
+        if len(gathered) >= CHUNK_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
+
+
+async def _read_file(file: BinaryIO, part: FilePart) -> AsyncIterator[bytes]:
+    at, end = part.offset, part.offset + part.length
+    while at < end:
+        chunk = await disk(_read_at, file, at, min(CHUNK_BYTES, end - at))
+        if not chunk:
+            raise Fault("the file became shorter while it was sent", passing=False)
+        at += len(chunk)
+        yield chunk
+
+
+def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+def _validator(headers: Mapping[str, str]) -> str | None:
+    etag = headers.get("ETag", "").strip()
+    if etag.startswith('"') and etag.endswith('"') and len(etag) > 2:
+        return etag
+    return headers.get("Last-Modified") if not etag else None
+
+
+def _range_source(headers: Mapping[str, str], offset: int) -> Source | None:
+    """The file that a 206 is a part of, if the part goes from ``offset`` to its end."""
+    match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+    validator = _validator(headers)
+    if match is None or validator is None:
+        return None
+    first, last, total = map(int, match.groups())
+    return Source(validator, total) if first == offset and last == total - 1 else None

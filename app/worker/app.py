@@ -1,0 +1,243 @@
+"""The worker put together: every part is made here, started here and ended here, in named steps."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from app.comfy.client import ComfyClient
+from app.comfy.folders import Shared, probe_shared
+from app.comfy.outputs import OutputReader
+from app.comfy.run import Runs
+from app.comfy.watch import Watch
+from app.errors import ComfyUnavailable
+from app.http import Probes, serve_http
+from app.metrics import Metrics
+from app.prepare.filenames import rename_outputs
+from app.settings import Settings
+from app.worker.cancels import Cancels
+from app.worker.control import Control
+from app.worker.events import EventMaker
+from app.worker.intake import Intake
+from app.worker.job import Job
+from app.worker.outbox import Outbox
+from app.worker.perform import Limits, Performer
+from app.worker.pipeline import Pipeline
+from app.worker.presence import Presence
+from app.worker.sinks import make_sink
+from app.worker.system import SystemEvents
+from brokers.base import Delivery, Health, Tries
+from brokers.nats import NatsBus
+from schemas.prompt import Graph
+
+__all__ = ["run_worker"]
+
+COMFY_PAUSE_S = 1.0
+
+log = structlog.get_logger("comfybus.worker")
+
+
+async def run_worker(settings: Settings) -> None:
+    """Work until SIGTERM, SIGINT or a ``worker.drain``; returns when the drain has ended.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+        BrokerError: The broker cannot be reached or is unfit.
+    """
+    async with _signals() as stop, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
+        bus = await stack.enter_async_context(NatsBus(settings.nats, f"/comfybus/{settings.worker}").open())
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-")))
+        worker = Worker(settings, bus, session, scratch, stop)
+        port = await stack.enter_async_context(serve_http(settings.host, settings.port, worker.probes))
+        log.info("worker starts", worker=settings.worker, comfyui=settings.comfy_url, port=port)
+        await worker.run()
+    log.info("worker ended")
+
+
+@asynccontextmanager
+async def _signals() -> AsyncIterator[anyio.Event]:
+    """An event that SIGTERM and SIGINT set; a second signal ends the process at once, as the first would have."""
+    stop = anyio.Event()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+
+        async def listen() -> None:
+            async for received in signals:
+                if stop.is_set():
+                    signal.signal(received, signal.SIG_DFL)
+                    signal.raise_signal(received)
+                log.info("asked to end", signal=signal.Signals(received).name)
+                stop.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            yield stop
+            tasks.cancel_scope.cancel()
+
+
+class Worker:
+    """All parts of one worker around one ComfyUI."""
+
+    def __init__(
+        self, settings: Settings, bus: NatsBus, session: aiohttp.ClientSession, scratch: Path, stop: anyio.Event
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._scratch = scratch
+        self._stop = stop
+        self._warm = False
+        self._pipeline: Pipeline | None = None
+        self._metrics = Metrics()
+        self._maker = EventMaker(settings.worker)
+        self._outbox = Outbox(bus, 1 / settings.progress_rate)
+        self._client = ComfyClient(settings.comfy_url, session)
+        self._system = SystemEvents(self._outbox, self._maker, settings.system_metadata, self._request_of)
+        self._watch = Watch(self._client, system_events=settings.published_events, on_system_event=self._system.take)
+        self._cancels = Cancels()
+        self._control = Control(bus, settings.worker, self._cancels, on_cancel=self._cancel, on_drain=self._stop.set)
+        self._presence = Presence(
+            bus,
+            self._maker,
+            self._watch,
+            self._client,
+            capacity=settings.max_in_flight,
+            in_flight=lambda: self._in_flight,
+        )
+        self._watch_metrics()
+        self.probes = Probes(
+            was_warm=lambda: self._warm,
+            ready=self.ready,
+            models=self._client.models,
+            metrics=self._metrics,
+            topic_prefix=settings.topic_prefix,
+        )
+
+    async def run(self) -> None:
+        """Start the parts in order, work until asked to stop, then drain."""
+        async with anyio.create_task_group() as tasks:
+            for part in (self._watch.run, self._outbox.run, self._control.run):
+                tasks.start_soon(part)
+            tasks.start_soon(self._work_when_ready, tasks)
+            await self._stop.wait()
+            if self._pipeline is not None:
+                log.info("draining", in_flight=self._in_flight, timeout_s=self._settings.drain_timeout_s)
+                await self._pipeline.drain(self._settings.drain_timeout_s)
+                await self._presence.say("worker.stopped")
+            tasks.cancel_scope.cancel()
+
+    async def _work_when_ready(self, tasks: TaskGroup) -> None:
+        """Wait for ComfyUI and for the cancels of the last day, then take requests."""
+        await self._until_comfy_answers()
+        await self._bus.commands_read.wait()
+        self._pipeline = self._make_pipeline(await self._find_folders())
+        self._warm = True
+        tasks.start_soon(self._presence.run)
+        log.info("ready", comfyui=self._watch.version)
+        await self._pipeline.run()
+
+    async def _until_comfy_answers(self) -> None:
+        while not (self._watch.up and await self._client.alive()):
+            log.warning("waiting for ComfyUI", url=self._settings.comfy_url)
+            await anyio.sleep(COMFY_PAUSE_S)
+
+    async def _find_folders(self) -> Shared:
+        """Which of ComfyUI's folders are ours too; the others' files travel over HTTP."""
+        settings = self._settings
+        while True:
+            try:
+                shared = await probe_shared(self._client, settings.input_folder, settings.output_folder)
+            except ComfyUnavailable as exc:
+                log.warning("folders not probed", reason=str(exc))
+                await anyio.sleep(COMFY_PAUSE_S)
+            else:
+                log.info("folders probed", input_shared=shared.input, output_shared=shared.output)
+                return shared
+
+    def _make_pipeline(self, shared: Shared) -> Pipeline:
+        settings = self._settings
+        reader = OutputReader(self._client, output_dir=settings.output_folder if shared.output else None)
+        performer = Performer(
+            bus=self._bus,
+            runs=Runs(self._client, self._watch, settings.prefetch),
+            reader=reader,
+            maker=self._maker,
+            metrics=self._metrics,
+            prepare=self._prepare,
+            sink=make_sink(settings, self._bus),
+            convert=lambda _: None,
+            limits=Limits(settings.max_attempts, settings.inline_limit_kb * 1024),
+            scratch=self._scratch,
+        )
+        return Pipeline(
+            self._bus,
+            performer,
+            self._cancels,
+            self._metrics,
+            make_job=self._make_job,
+            max_in_flight=settings.max_in_flight,
+            ready_to_take=self._ready_to_take,
+        )
+
+    async def _prepare(self, job: Job) -> Graph:
+        return rename_outputs(
+            job.intake.prompt or {}, job.key, job.tries.attempt, prepend=self._settings.prepend_filenames
+        )
+
+    def _make_job(self, delivery: Delivery, intake: Intake, tries: Tries) -> Job:
+        return Job(
+            delivery,
+            intake,
+            tries,
+            maker=self._maker,
+            outbox=self._outbox,
+            progress_rate=self._settings.progress_rate,
+            default_timeout_s=self._settings.prompt_timeout_s,
+        )
+
+    # --- what the parts ask of each other
+
+    @property
+    def _in_flight(self) -> int:
+        return self._pipeline.in_flight if self._pipeline else 0
+
+    def _cancel(self, request_id: str) -> None:
+        if self._pipeline is not None:
+            self._pipeline.cancel(request_id)
+
+    def _request_of(self, prompt_id: str) -> str | None:
+        return self._pipeline.request_of(prompt_id) if self._pipeline else None
+
+    def _ready_to_take(self) -> Health:
+        if not self._watch.up:
+            return Health(ok=False, reason="ComfyUI does not answer")
+        return Health(ok=True)
+
+    def ready(self) -> Health:
+        """Whether this worker takes and answers requests now; the reason says what is missing."""
+        depth, limit = self._watch.queue_remaining or 0, self._settings.max_queue_depth
+        if self._stop.is_set():
+            return Health(ok=False, reason="the worker is draining")
+        if not self._watch.up:
+            return Health(ok=False, reason=f"ComfyUI at {self._settings.comfy_url} does not answer")
+        if not self._warm:
+            return Health(ok=False, reason="the worker is starting")
+        if limit and depth >= limit:
+            return Health(ok=False, reason=f"ComfyUI's queue has {depth} prompts, MAX_QUEUE_DEPTH is {limit}")
+        return self._bus.health()
+
+    def _watch_metrics(self) -> None:
+        metrics = self._metrics
+        metrics.watch("in_flight", "Prompts in hand.", lambda: self._in_flight)
+        metrics.watch("comfyui_up", "1 while ComfyUI answers.", lambda: float(self._watch.up))
+        metrics.watch(
+            "comfyui_queue", "Prompts in ComfyUI's queue, anybody's.", lambda: self._watch.queue_remaining or 0
+        )
+        metrics.watch("broker_ok", "1 while requests can be taken and answered.", lambda: float(self._bus.health().ok))

@@ -1,0 +1,295 @@
+"""One prompt from its claim to its outcome, and the outcome to its terminal event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import structlog
+
+from app.comfy.history import HistoryEntry
+from app.comfy.outputs import OutputReader, OutputRef, list_outputs
+from app.comfy.run import Completed, Runs, Where
+from app.errors import Cancelled, ComfyUnavailable, InternalError, OutOfMemory, PromptError
+from app.metrics import Metrics
+from app.redact import Redactor
+from app.worker import store
+from app.worker.answer import fit
+from app.worker.events import EventMaker
+from app.worker.job import Job
+from app.worker.resume import Collect, Follow, Submit, TryAgain, resume
+from app.worker.settle import Fail, Retry, after_failure, retry_delay_s
+from brokers.base import BrokerError, Bus, Letter, Tries
+from schemas.events import ComfyExecution, NodeStart, PromptComplete, PromptFailed, Stats
+from schemas.prompt import Graph
+
+__all__ = ["Complete", "HandBack", "Outcome", "Performer", "Prepare"]
+
+log = structlog.get_logger("comfybus.perform")
+
+Prepare = Callable[[Job], Awaitable[Graph]]
+# Interrupting, noting it in the ledger and handing back, when a drain's time is up.
+STOP_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The prompt ran; its outputs lie here, ready to be put into the event or elsewhere."""
+
+    graph: Graph
+    completed: Completed
+    refs: list[OutputRef]
+    files: dict[int, store.OutputFile]
+    delivered: store.Delivered
+
+
+@dataclass(frozen=True)
+class HandBack:
+    """The request goes back to the broker, unspent."""
+
+
+Outcome = Complete | Fail | Retry | HandBack
+
+
+class _Later(Exception):
+    """Nothing can be decided now; the request comes back unspent."""
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(delay_s)
+        self.delay_s = delay_s
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the settings say of a try and of its answer."""
+
+    max_attempts: int
+    inline_limit_bytes: int
+
+
+@dataclass
+class Performer:
+    """Everything a prompt meets between broker and broker; one instance for all prompts."""
+
+    bus: Bus
+    runs: Runs
+    reader: OutputReader
+    maker: EventMaker
+    metrics: Metrics
+    prepare: Prepare
+    sink: store.OutputSink
+    convert: Callable[[Job], store.Convert | None]
+    limits: Limits
+    scratch: Path
+    stop_within_s: float = field(default=STOP_WITHIN_S)
+
+    async def perform(self, job: Job) -> Outcome:
+        """Carry one prompt to its outcome; never raises but for cancellation and faults of the broker."""
+        with job.scope:
+            try:
+                return await self._stages(job)
+            except PromptError as exc:
+                return await self._failed(job, exc)
+            except _Later as exc:
+                return Retry(exc.delay_s, job.tries)
+            except BrokerError:
+                raise
+            except Exception as exc:
+                log.exception("fault of ours")
+                return await self._failed(job, InternalError(f"a fault inside Comfybus ({type(exc).__name__}: {exc})"))
+        if job.stop_reason == "cancelled":
+            return Fail(Cancelled("the prompt was cancelled"), dead_letter=False)
+        return HandBack()
+
+    async def _failed(self, job: Job, error: PromptError) -> Outcome:
+        if job.stop_reason == "cancelled":
+            return Fail(Cancelled("the prompt was cancelled"), dead_letter=False)
+        if job.stop_reason == "drained":
+            return HandBack()
+        if isinstance(error, OutOfMemory):
+            await self.runs.free()
+        return after_failure(error, job.tries, self.limits.max_attempts)
+
+    async def _stages(self, job: Job) -> Complete:
+        if job.intake.refusal is not None:
+            raise job.intake.refusal
+        job.announce("accepted")
+        completed, graph = await self._run(job)
+        job.times.ended = time.monotonic()
+        job.executing = True
+        job.announce("storing")
+        return await self._store(job, completed, graph)
+
+    async def _run(self, job: Job) -> tuple[Completed, Graph]:
+        if job.delivery.redelivered or job.tries != Tries():
+            step = resume(job.tries, await self._find(job), self.limits.max_attempts)
+            match step:
+                case Follow():
+                    self.metrics.adopted.inc()
+                    log.info("run adopted", prompt_id=job.prompt_id)
+                    completed = await self.runs.adopt(job, job.intake.prompt or {})
+                    return completed, _as_it_ran(completed.entry)
+                case Collect(entry):
+                    self.metrics.adopted.inc()
+                    log.info("result adopted", prompt_id=job.prompt_id)
+                    return Completed(entry), _as_it_ran(entry)
+                case TryAgain(tries):
+                    await self.runs.forget(job.prompt_id)
+                    await job.replace(tries)
+                case Submit(tries):
+                    await job.replace(tries)
+        job.announce("preparing")
+        graph = await self.prepare(job)
+        job.times.prepared = time.monotonic()
+        return await self.runs.submit(job, graph), graph
+
+    async def _find(self, job: Job) -> Where:
+        """Look for an earlier run; while ComfyUI does not answer nothing can be said of one that had begun."""
+        try:
+            return await self.runs.find(job.prompt_id)
+        except ComfyUnavailable as exc:
+            log.info("ComfyUI does not answer, an earlier run cannot be looked for", reason=str(exc))
+            raise _Later(retry_delay_s(1)) from exc
+
+    async def _store(self, job: Job, completed: Completed, graph: Graph) -> Complete:
+        refs = list_outputs(completed.entry.outputs, graph)
+        scratch = self.scratch / job.prompt_id
+        await anyio.Path(scratch).mkdir(parents=True, exist_ok=True)
+        job.scratch = scratch
+        files = await store.collect(self.reader, refs, scratch, job, self.convert(job))
+        began = time.monotonic()
+        delivered = await self._deliver(job, completed, graph, refs, files)
+        job.times.stored = time.monotonic() - began
+        return Complete(graph, completed, refs, files, delivered)
+
+    async def _deliver(
+        self,
+        job: Job,
+        completed: Completed,
+        graph: Graph,
+        refs: list[OutputRef],
+        files: dict[int, store.OutputFile],
+    ) -> store.Delivered:
+        """Inline while all files fit, the limit's and the broker's room considered; else all as links."""
+        if not job.wants_links and store.total_bytes(files) <= self.limits.inline_limit_bytes:
+            delivered = await store.inline(refs, files)
+            event = self._complete_event(job, Complete(graph, completed, refs, files, delivered))
+            if fit(event, lambda it: self._fits(job, it) and not it.truncated) is not None:
+                return delivered
+        return await store.links(refs, files, self.sink, job)
+
+    # --- the answer
+
+    async def answer(self, job: Job, outcome: Complete | Fail) -> None:
+        """Publish the terminal event and settle; afterwards remove what is no longer needed."""
+        event: PromptComplete | PromptFailed
+        letter = None
+        if isinstance(outcome, Complete):
+            event = self._complete_event(job, outcome)
+        else:
+            event = self._failed_event(job, outcome.error)
+            if outcome.dead_letter:
+                letter = self._letter(job, outcome.error)
+        fitting = fit(event, lambda it: self._fits(job, it))
+        if fitting is None:
+            fitting = self._bare_event(job, event)
+        stored = await job.delivery.settle(self.maker.terminal(fitting, job.key, job.intake.headers), letter)
+        self._count(job, outcome, stored=stored)
+        if isinstance(outcome, Complete):
+            for ref in outcome.refs:
+                await self.reader.remove(ref, job.key.id)
+        await job.remove_scratch()
+
+    def _fits(self, job: Job, event: PromptComplete | PromptFailed) -> bool:
+        message = self.maker.terminal(event, job.key, job.intake.headers)
+        return self.bus.size_bytes(message) <= self.bus.max_message_bytes
+
+    def _count(self, job: Job, outcome: Complete | Fail, *, stored: bool) -> None:
+        code = "" if isinstance(outcome, Complete) else outcome.error.code
+        name = "complete" if isinstance(outcome, Complete) else "failed"
+        self.metrics.prompts.labels(outcome=name, code=code).inc()
+        if not stored:
+            log.info("answered by somebody else before", outcome=name)
+        elif isinstance(outcome, Fail):
+            log.warning("prompt failed", code=code, reason=str(outcome.error), dead_letter=outcome.dead_letter)
+        else:
+            log.info("prompt complete", outputs=len(outcome.refs), attempt=job.tries.attempt)
+
+    def _complete_event(self, job: Job, outcome: Complete) -> PromptComplete:
+        redact = Redactor(job.intake.request)
+        delivered = outcome.delivered
+        return PromptComplete(
+            **job.common,
+            **redact.echo(job.intake.echo),
+            prompt=redact.json(outcome.graph),
+            images=delivered.images,
+            filenames=delivered.filenames,
+            outputs=delivered.outputs,
+            stats=_stats(job, outcome.completed),
+            node_errors=dict(outcome.completed.node_errors) or None,
+        )
+
+    def _failed_event(self, job: Job, error: PromptError) -> PromptFailed:
+        redact = Redactor(job.intake.request)
+        return PromptFailed(
+            **job.common,
+            **redact.echo(job.intake.echo),
+            error=redact.text(str(error)),
+            code=error.code,
+            location=error.location,
+            node=redact.node(error.node),
+            node_errors=redact.json(error.node_errors),
+            retryable=error.retryable,
+            prompt=redact.json(job.intake.prompt),
+            source=job.delivery.origin.source if job.intake.refusal is not None else None,
+        )
+
+    def _bare_event(self, job: Job, event: PromptComplete | PromptFailed) -> PromptFailed:
+        """The last resort of an event that cannot be made to fit."""
+        why = event.error[:500] if isinstance(event, PromptFailed) else "its result is larger than the broker takes"
+        code = event.code if isinstance(event, PromptFailed) else "internal"
+        return PromptFailed(**job.common, error=why, code=code, retryable=False, truncated=True)
+
+    def _letter(self, job: Job, error: PromptError) -> Letter:
+        return Letter(
+            reason=Redactor(job.intake.request).text(str(error))[:1000],
+            code=error.code,
+            worker=self.maker.worker,
+            attempts=job.tries.attempt,
+            request_id=job.key.id,
+            id_was_derived=job.intake.id_was_derived,
+            replay=job.key.replay,
+        )
+
+
+def _as_it_ran(entry: HistoryEntry) -> Graph:
+    return {node: dict(value) for node, value in entry.graph.items() if isinstance(value, Mapping)}
+
+
+def _stats(job: Job, completed: Completed) -> Stats:
+    """Where the time went, in milliseconds; what an earlier delivery spent is not known here."""
+    entry, times = completed.entry, job.times
+    now = time.monotonic()
+    duration = entry.end_ms - entry.start_ms if entry.start_ms is not None and entry.end_ms is not None else None
+    prepared = times.prepared or times.picked_up
+    return Stats(
+        comfy_execution=ComfyExecution(
+            start=entry.start_ms,
+            end=entry.end_ms,
+            duration=duration,
+            nodes={node: NodeStart(start=at) for node, at in completed.node_starts_ms.items()},
+        ),
+        preprocess_time=_ms(prepared - times.picked_up),
+        comfy_round_trip_time=_ms(times.ended - prepared + times.fetched),
+        postprocess_time=_ms(times.converted),
+        upload_time=_ms(times.stored),
+        total_time=_ms(now - times.picked_up),
+        queue_time=job.queue_time_ms,
+    )
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

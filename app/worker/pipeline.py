@@ -1,0 +1,202 @@
+"""Take requests while there is a free slot, carry each through its stages, and settle it.
+
+``delivery → read → claim → prepare → run → store → terminal event → settled``. The stages of different prompts overlap:
+while ComfyUI runs one, the inputs of the next are prepared and the outputs of the last are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from structlog.contextvars import bound_contextvars
+
+from app.metrics import Metrics
+from app.worker.cancels import Cancels
+from app.worker.intake import read_delivery
+from app.worker.job import Job
+from app.worker.perform import Complete, HandBack, Performer
+from app.worker.settle import Fail, Retry
+from brokers.base import BrokerError, Bus, Claim, Delivery, Health, RequestKey, Tries
+
+__all__ = ["Pipeline"]
+
+TAKE_WAIT_S = 1.0
+NOT_READY_PAUSE_S = 0.25
+CLAIM_TRIES = 5
+CLAIM_PAUSE_S = 0.5
+
+log = structlog.get_logger("comfybus.pipeline")
+
+
+class Pipeline:
+    """At most ``max_in_flight`` prompts are in hand; a request is asked for only when one more would fit."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        performer: Performer,
+        cancels: Cancels,
+        metrics: Metrics,
+        *,
+        make_job: Callable[..., Job],
+        max_in_flight: int,
+        ready_to_take: Callable[[], Health],
+    ) -> None:
+        """Prepare; ``run`` does the work.
+
+        Args:
+            bus: Where requests come from.
+            performer: Carries one prompt from the claim to its outcome.
+            cancels: Cancels heard so far.
+            metrics: What is counted.
+            make_job: Makes the job of a delivery, its intake and its tries.
+            max_in_flight: Slots.
+            ready_to_take: Whether a request may be asked for now: ComfyUI is up, commands were read back.
+        """
+        self._bus = bus
+        self._performer = performer
+        self._cancels = cancels
+        self._metrics = metrics
+        self._make_job = make_job
+        self._max_in_flight = max_in_flight
+        self._slots = anyio.Semaphore(max_in_flight)
+        self._ready_to_take = ready_to_take
+        self._jobs: dict[RequestKey, Job] = {}
+        self._draining = anyio.Event()
+        self._idle = anyio.Event()
+        self._in_hand = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many deliveries are in hand."""
+        return self._in_hand
+
+    @property
+    def draining(self) -> bool:
+        """No more requests are taken."""
+        return self._draining.is_set()
+
+    def job(self, request_id: str) -> list[Job]:
+        """The jobs in hand with this request id: one, or replays of it."""
+        return [job for key, job in self._jobs.items() if key.id == request_id]
+
+    def request_of(self, prompt_id: str) -> str | None:
+        """The request id of a prompt in hand, by ComfyUI's id of it."""
+        return next((job.key.id for job in self._jobs.values() if job.prompt_id == prompt_id), None)
+
+    async def run(self) -> None:
+        """Take and work until ``drain``; returns when nothing is in hand any more."""
+        async with anyio.create_task_group() as tasks:
+            while not self._draining.is_set():
+                await self._take_one(tasks)
+        self._idle.set()
+
+    async def _take_one(self, tasks: TaskGroup) -> None:
+        if not self._ready_to_take().ok:
+            with anyio.move_on_after(NOT_READY_PAUSE_S):
+                await self._draining.wait()
+            return
+        await self._slots.acquire()
+        delivery: Delivery | None = None
+        try:
+            if not self._draining.is_set():
+                delivery = await self._bus.take(TAKE_WAIT_S)
+        finally:
+            if delivery is None:
+                self._slots.release()
+        if delivery is not None:
+            self._in_hand += 1
+            tasks.start_soon(self._hold, delivery)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more; hand back at once what has not started, and the rest when its time is up.
+
+        Returns when nothing is in hand, or when even interrupting took too long.
+        """
+        self._draining.set()
+        for job in list(self._jobs.values()):
+            if not job.executing:
+                job.stop("drained")
+        with anyio.move_on_after(timeout_s):
+            await self._idle.wait()
+        for job in list(self._jobs.values()):
+            log.info("time is up, handing back", request_id=job.key.id)
+            job.stop("drained")
+        with anyio.move_on_after(self._performer.stop_within_s):
+            await self._idle.wait()
+
+    def cancel(self, request_id: str) -> None:
+        """Stop what is in hand of this id; ``Cancels`` has it for what comes later."""
+        for job in self.job(request_id):
+            if self._cancels.hits(job.key, job.delivery.origin.published_at):
+                job.stop("cancelled")
+
+    async def _hold(self, delivery: Delivery) -> None:
+        """One delivery from the broker to its settlement; a fault of ours hands it back."""
+        try:
+            await self._work(delivery)
+        except BrokerError as exc:
+            log.warning("request handed back", origin=str(delivery.origin), reason=str(exc))
+            await delivery.release()
+        finally:
+            self._in_hand -= 1
+            self._slots.release()
+
+    async def _work(self, delivery: Delivery) -> None:
+        if self._draining.is_set():
+            await delivery.release()
+            return
+        intake = read_delivery(delivery.body, delivery.headers, delivery.origin)
+        with bound_contextvars(request_id=intake.key.id, replay=intake.key.replay or None):
+            claim, tries = await self._claim(delivery, intake.key)
+            if claim is Claim.ANSWERED:
+                log.info("already answered or claimed", origin=str(delivery.origin))
+                self._metrics.duplicates.inc()
+                await delivery.drop()
+                return
+            job = self._make_job(delivery, intake, tries)
+            self._jobs[job.key] = job
+            try:
+                await self._perform(job)
+            finally:
+                del self._jobs[job.key]
+                job.done()
+
+    async def _claim(self, delivery: Delivery, key: RequestKey) -> tuple[Claim, Tries]:
+        for _ in range(CLAIM_TRIES - 1):
+            try:
+                return await delivery.claim(key)
+            except BrokerError as exc:
+                log.warning("claim not decided, trying on", reason=str(exc))
+                await anyio.sleep(CLAIM_PAUSE_S)
+        return await delivery.claim(key)
+
+    async def _perform(self, job: Job) -> None:
+        if self._cancels.hits(job.key, job.delivery.origin.published_at):
+            job.stop("cancelled")
+        if self._draining.is_set():
+            job.stop("drained")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._stop_when_lost, job)
+            outcome = await self._performer.perform(job)
+            tasks.cancel_scope.cancel()
+        match outcome:
+            case HandBack():
+                log.info("handed back", origin=str(job.delivery.origin))
+                self._metrics.handed_back.inc()
+                await job.delivery.release()
+            case Retry(delay_s, tries):
+                log.warning("try failed, coming back", delay_s=round(delay_s, 1), fault=tries.fault)
+                self._metrics.retries.inc()
+                await job.delivery.retry(delay_s, tries)
+            case Complete() | Fail():
+                await self._performer.answer(job, outcome)
+
+    @staticmethod
+    async def _stop_when_lost(job: Job) -> None:
+        await job.delivery.lost.wait()
+        log.warning("delivery was taken away", origin=str(job.delivery.origin))
+        job.stop("drained")

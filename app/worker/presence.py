@@ -1,0 +1,97 @@
+"""What a worker says of itself: started, a heartbeat every 10 s, its models when they change, stopped."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from importlib.metadata import version
+
+import anyio
+import structlog
+
+from app.comfy.client import ComfyClient
+from app.comfy.watch import Watch
+from app.errors import ComfyUnavailable
+from app.worker.events import EventMaker
+from brokers.base import Bus
+from schemas.base import timestamp
+from schemas.events import ComfyState, WorkerModels, WorkerState
+
+__all__ = ["Presence"]
+
+HEARTBEAT_S = 10.0
+MODELS_EVERY_S = 60.0
+
+log = structlog.get_logger("comfybus.presence")
+
+
+class Presence:
+    """Publishes worker events."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        maker: EventMaker,
+        watch: Watch,
+        client: ComfyClient,
+        *,
+        capacity: int,
+        in_flight: Callable[[], int],
+    ) -> None:
+        self._bus = bus
+        self._maker = maker
+        self._watch = watch
+        self._client = client
+        self._capacity = capacity
+        self._in_flight = in_flight
+        # Distinguishes this process from another one that was given the same worker id.
+        self._process = uuid.uuid4().hex[:12]
+        self._count = 0
+        self.models: dict[str, list[str]] = {}
+
+    async def run(self) -> None:
+        """Say that the worker started, then that it lives, until cancelled."""
+        await self.say("worker.started")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch_models)
+            while True:
+                await anyio.sleep(HEARTBEAT_S)
+                await self.say("worker.heartbeat")
+
+    async def say(self, what: str) -> None:
+        """Publish one state of the worker."""
+        event = WorkerState.model_validate(
+            {
+                "type": what,
+                "timestamp": timestamp(),
+                "worker": self._maker.worker,
+                "version": version("comfybus"),
+                "comfyui": ComfyState(version=self._watch.version, url=self._client.base_url, up=self._watch.up),
+                "capacity": self._capacity,
+                "in_flight": self._in_flight(),
+                "queue_remaining": self._watch.queue_remaining,
+            }
+        )
+        await self._bus.publish(self._maker.of_worker(event, self._event_id()))
+
+    async def _watch_models(self) -> None:
+        while True:
+            if self._watch.up:
+                await self.refresh_models()
+            await anyio.sleep(MODELS_EVERY_S if self.models else 1.0)
+
+    async def refresh_models(self) -> None:
+        """Ask ComfyUI for its models and publish them when they changed."""
+        try:
+            models = await self._client.models()
+        except ComfyUnavailable as exc:
+            log.info("models not listed", reason=str(exc))
+            return
+        if models != self.models:
+            self.models = models
+            event = WorkerModels(timestamp=timestamp(), worker=self._maker.worker, models=models)
+            await self._bus.publish(self._maker.of_worker(event, self._event_id()))
+
+    def _event_id(self) -> str:
+        self._count += 1
+        return f"{self._maker.worker}/{self._process}/{self._count}"
