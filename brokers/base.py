@@ -18,6 +18,7 @@ import anyio
 from pydantic import BaseModel, ConfigDict
 
 from brokers.channels import Channel
+from schemas.base import load_json
 from schemas.events import RequestSource
 
 __all__ = [
@@ -236,8 +237,9 @@ class CommandMessage:
 class Bus(Protocol):
     """The worker's connection to its broker."""
 
-    max_message_bytes: int
-    """Largest body plus headers that the broker takes."""
+    @property
+    def max_message_bytes(self) -> int:
+        """Largest body plus headers that the broker takes."""
 
     def open(self) -> AbstractAsyncContextManager[Any]:
         """Connect, create what is missing, keep leases and connection until the block ends.
@@ -283,6 +285,15 @@ class EventMessage:
     channel: Channel
     body: bytes
     headers: Mapping[str, str]
+
+    @property
+    def document(self) -> Any:
+        """The body decoded.
+
+        Raises:
+            WrongField: It is no JSON; then no worker wrote it.
+        """
+        return load_json(self.body)
 
 
 @dataclass(frozen=True)

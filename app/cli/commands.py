@@ -17,8 +17,24 @@ application = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-letters = typer.Typer(help="Requests that were given up: the dead letter.", rich_markup_mode=None)
-schema = typer.Typer(help="The documents of the wire contract.", rich_markup_mode=None)
+letters = typer.Typer(help="Requests given up: the dead letter.", rich_markup_mode=None)
+schema = typer.Typer(help="Documents of the wire contract.", rich_markup_mode=None)
+
+
+@letters.callback(invoke_without_command=True)
+@schema.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        _show_help(context)
+
+
+def _show_help(context: typer.Context) -> None:
+    from app.cli.outcome import ExitCode
+
+    typer.echo(context.get_help())
+    raise typer.Exit(ExitCode.USAGE)
+
+
 application.add_typer(letters, name="dlq")
 application.add_typer(schema, name="schema")
 
@@ -33,13 +49,12 @@ def comfybus(
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where a failure comes from.")] = False,
 ) -> None:
     """Run ComfyUI from a message broker. Settings come from the environment and a .env file."""
-    from app.cli.outcome import ExitCode, show_tracebacks
+    from app.cli.outcome import show_tracebacks
 
     if traceback:
         show_tracebacks()
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit(ExitCode.USAGE)
+        _show_help(context)
 
 
 @application.command()
@@ -47,16 +62,28 @@ def demo(
     comfyui: Annotated[str, typer.Option(metavar="URL", help="Use this ComfyUI instead of the stand-in.")] = "",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the result goes.")] = Path("comfybus-demo"),
 ) -> None:
-    """Run everything on this machine: an embedded NATS server, a stand-in ComfyUI, a worker, one picture."""
-    from app.cli.demo.story import run_demo
-    from app.cli.running import run
+    """Run everything here, nothing installed.
 
-    raise typer.Exit(run(run_demo, comfyui, out))
+    An embedded NATS server, a stand-in ComfyUI (or a real one by --comfyui), a worker, a shipped workflow on a shipped
+    photograph; the result is saved and its path printed. Nothing keeps running.
+    """
+    import anyio
+
+    from app.cli.checks import checked_http_url
+    from app.cli.demo.story import run_demo
+    from app.logs import set_up_logs
+
+    url = checked_http_url(comfyui, "--comfyui") if comfyui else ""
+    set_up_logs("fatal")
+    raise typer.Exit(anyio.run(run_demo, url, out))
 
 
 @application.command()
 def worker() -> None:
-    """Run the worker: requests from the broker, prompts on ComfyUI, until SIGTERM or SIGINT."""
+    """Run the worker until SIGTERM or SIGINT.
+
+    It takes requests from the broker, runs them on ComfyUI and publishes their results.
+    """
     import anyio
 
     from app.logs import set_up_logs
@@ -70,7 +97,9 @@ def worker() -> None:
 
 @application.command()
 def submit(
-    file: Annotated[str, typer.Argument(help="A request, or a graph in API format, as JSON; - for stdin.")] = "",
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="A request, or a graph in API format, as JSON; - for stdin.")
+    ] = "",
     *,
     workflow: Annotated[str, typer.Option(metavar="NAME", help="A named workflow instead of a file.")] = "",
     values: Annotated[
@@ -85,7 +114,11 @@ def submit(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the terminal event and nothing else.")] = False,
 ) -> None:
-    """Send a request and print its id. With --wait the exit code is 0 complete, 1 failed, 3 no answer."""
+    """Send a request and print its id.
+
+    With --wait it is followed to its end and its outputs are saved; the exit code is 0 complete, 1 failed, 2 usage,
+    3 no answer.
+    """
     from app.cli.requests import build_request
     from app.cli.running import run
     from app.cli.submit import Wait, check_wait, run_submit
@@ -102,16 +135,20 @@ def watch(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Print events as they come, one line each: of everything, or of one request to its end."""
+    """Print events as they come.
+
+    One line each: new events of everything, or those of one request to its end.
+    """
+    from app.cli.checks import checked_id
     from app.cli.running import run
     from app.cli.watch import run_watch
 
-    raise typer.Exit(run(run_watch, request_id, as_json))
+    raise typer.Exit(run(run_watch, checked_id(request_id) if request_id else "", as_json))
 
 
 @application.command()
 def workers(*, as_json: AsJson = False) -> None:
-    """List the workers that live, with what they do."""
+    """List the workers that live."""
     from app.cli.fleet import run_workers
     from app.cli.running import run
 
@@ -120,11 +157,15 @@ def workers(*, as_json: AsJson = False) -> None:
 
 @application.command()
 def cancel(request_id: RequestId) -> None:
-    """Ask for the end of one request, wherever it is; one that has ended stays as it is."""
-    from app.cli.fleet import cancel_command, run_command
+    """Ask for the end of one request.
+
+    Wherever it is: waiting, running, or not yet sent. One that has ended stays as it is.
+    """
+    from app.cli.checks import checked_command
+    from app.cli.fleet import run_command
     from app.cli.running import run
 
-    raise typer.Exit(run(run_command, cancel_command(request_id)))
+    raise typer.Exit(run(run_command, checked_command(type="prompt.cancel", id=request_id)))
 
 
 @application.command()
@@ -134,16 +175,25 @@ def download(
     model_type: Annotated[str, typer.Option("--type", metavar="T", help="A model folder, e.g. checkpoints.")],
     filename: Annotated[str, typer.Option(metavar="NAME", help="Name to give the file.")] = "",
 ) -> None:
-    """Have every worker fetch a model into the folder of its type."""
-    from app.cli.fleet import download_command, run_command
+    """Have every worker fetch a model.
+
+    It goes into the folder of its type; comfybus watch shows how it went.
+    """
+    from app.cli.checks import checked_command, checked_model_url
+    from app.cli.fleet import run_command
     from app.cli.running import run
 
-    raise typer.Exit(run(run_command, download_command(url, model_type, filename)))
+    url = checked_model_url(url)
+    command = checked_command(type="model.download", url=url, model_type=model_type, filename=filename or None)
+    raise typer.Exit(run(run_command, command))
 
 
 @application.command()
 def doctor() -> None:
-    """Check settings, broker, ComfyUI and output store: one line each, with the cure of what is wrong."""
+    """Check settings, broker, ComfyUI and output store.
+
+    One line each, with the cure of what is wrong. The exit code is 1 when something is.
+    """
     import anyio
 
     from app.cli.doctor import run_doctor
@@ -155,7 +205,10 @@ def doctor() -> None:
 
 @letters.command("list")
 def list_letters(*, as_json: AsJson = False) -> None:
-    """List requests given up: id, code, reason, when. Their bodies are not shown."""
+    """List requests that were given up.
+
+    Id, code, reason and time; their bodies are not shown, since they may hold secrets.
+    """
     from app.cli.letters import run_list
     from app.cli.running import run
 
@@ -168,27 +221,37 @@ def replay_letters(
     *,
     everything: Annotated[bool, typer.Option("--all", help="Every letter.")] = False,
 ) -> None:
-    """Run requests given up again, with their original bytes."""
-    from app.cli.letters import check_choice, run_replay
+    """Run requests that were given up again.
+
+    With their original bytes; the answer's event id has the number of the replay behind it.
+    """
+    from app.cli.checks import checked_id
+    from app.cli.letters import run_replay
+    from app.cli.outcome import CommandFailed, ExitCode
     from app.cli.running import run
 
-    check_choice(request_id, everything=everything)
-    raise typer.Exit(run(run_replay, request_id))
+    if bool(request_id) == everything:
+        raise CommandFailed("give an ID or --all, one of them; see comfybus dlq replay --help", ExitCode.USAGE)
+    raise typer.Exit(run(run_replay, checked_id(request_id) if request_id else ""))
 
 
 @schema.command("asyncapi")
 def print_asyncapi(
     prefix: Annotated[str, typer.Option(metavar="P", help="TOPIC_PREFIX of the channel names.")] = "comfyui",
 ) -> None:
-    """Print the AsyncAPI 3 document of every channel as YAML."""
+    """Print the AsyncAPI 3 document as YAML."""
+    from app.cli.checks import checked_prefix
     from app.documents.asyncapi import asyncapi_yaml
 
-    typer.echo(asyncapi_yaml(prefix), nl=False)
+    typer.echo(asyncapi_yaml(checked_prefix(prefix)), nl=False)
 
 
 @schema.command("json")
 def write_schemas(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if need be.")]) -> None:
-    """Write one JSON Schema per message into a folder and print their paths."""
+    """Write one JSON Schema per message.
+
+    Into a folder; the path of each is printed.
+    """
     from app.documents.json_schemas import write_json_schemas
 
     for path in write_json_schemas(folder):

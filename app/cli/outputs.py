@@ -85,9 +85,9 @@ async def _save(image: str, name: str, folder: Path, sha256: str | None, fetch: 
 
 def _decoded(image: str, name: str) -> bytes:
     try:
-        return base64.b64decode(image, validate=True)
+        return base64.b64decode(image.encode(), validate=True)
     except binascii.Error as exc:
-        raise CommandFailed(f"the event holds {name} neither as base64 nor as a URL; the worker that sent it") from exc
+        raise CommandFailed(f"the event holds {name} neither as base64 nor as a URL; submit the request again") from exc
 
 
 def _keep(part: Path, folder: Path, name: str, sha256: str | None) -> Path:

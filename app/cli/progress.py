@@ -81,7 +81,8 @@ class _Lines:
         progress = event.get("progress") or {}
         value = float(progress.get("value") or 0)
         state = (event.get("attempt"), event.get("status"), progress.get("current_node"))
-        if state == self._last and value < self._value + PLAIN_STEP and not self._value < value == 1:
+        small = round(value - self._value, 6) < PLAIN_STEP
+        if state == self._last and small and not self._value < value == 1:
             return
         self._last, self._value = state, value
         say(f"{value:4.0%} {describe(event)}")

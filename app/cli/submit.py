@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 
+from app.cli.connection import TERMINAL, document_of, open_client
 from app.cli.lines import failure_line
 from app.cli.outcome import CommandFailed, ExitCode, say
 from app.cli.outputs import save_outputs
 from app.cli.progress import ProgressView, shown_progress
 from app.settings import Settings
-from brokers.nats import NatsClient
+from brokers.base import Client, EventMessage
+from schemas.base import dump_json
 
 __all__ = ["Wait", "check_wait", "follow_to_end", "run_submit"]
 
-TERMINAL = ("prompt.complete", "prompt.failed")
 # A worker says that it has taken a request within a moment; longer means that none is free.
 FIRST_SIGN_S = 10.0
 
@@ -55,14 +56,15 @@ async def run_submit(settings: Settings, request: dict[str, Any], wait: Wait | N
         CommandFailed: No answer in time, or an output cannot be saved.
         BrokerError: The broker does not answer or refuses; the request is larger than it takes.
     """
-    request_id = str(request["id"])
-    async with NatsClient(settings.nats).open() as client:
-        await client.submit(request)
+    request_id, body = str(request["id"]), dump_json(request)
+    async with open_client(settings) as client:
         if wait is None:
+            await client.submit(body, request_id=request_id)
             print(json.dumps({"id": request_id}) if as_json else request_id)  # noqa: T201 - the command's result
             return ExitCode.DONE
-        say(f"submitted {request_id}")
-        event = await _answer(client, request_id, wait.timeout_s)
+        if await client.last_terminal(request_id) is not None:
+            say(f"{request_id} was answered before, which is what follows; another --id runs it again")
+        event = await _answer(client, request_id, body, wait.timeout_s)
         if as_json:
             print(json.dumps(event, ensure_ascii=False))  # noqa: T201 - the command's result
         if event["type"] == "prompt.failed":
@@ -82,37 +84,39 @@ def _tell(event: Mapping[str, Any], saved: list[str], *, quiet: bool) -> None:
         say(line) if quiet else print(line)  # noqa: T201 - the command's result
 
 
-async def _answer(client: NatsClient, request_id: str, timeout_s: float | None) -> dict[str, Any]:
+async def _answer(client: Client, request_id: str, body: bytes, timeout_s: float | None) -> Mapping[str, Any]:
     with anyio.move_on_after(timeout_s):
-        with shown_progress() as view:
-            return await follow_to_end(client, request_id, view)
+        async with client.follow(request_id) as events:
+            await client.submit(body, request_id=request_id)
+            say(f"submitted {request_id}")
+            with shown_progress() as view:
+                return await follow_to_end(events, view)
     raise CommandFailed(
         f"no terminal event of {request_id} within {timeout_s:g} s; it goes on, see: comfybus watch {request_id}",
         ExitCode.NO_ANSWER,
     )
 
 
-async def follow_to_end(client: NatsClient, request_id: str, view: ProgressView) -> dict[str, Any]:
+async def follow_to_end(events: AsyncIterator[EventMessage], view: ProgressView) -> Mapping[str, Any]:
     """Show the progress of a request until its terminal event, which is returned.
 
     Raises:
         CommandFailed: The events ended without one.
-        BrokerError: The broker does not answer.
     """
     seen = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_mention_silence, seen, view)
-        async for event in client.follow(request_id):
+        async for message in events:
             seen.set()
+            event = document_of(message) or {}
             if event.get("type") in TERMINAL:
-                tasks.cancel_scope.cancel()
                 return event
             view.show(event)
-    raise CommandFailed(f"the events of {request_id} ended without a terminal one", ExitCode.NO_ANSWER)
+    raise CommandFailed("the events ended without a terminal one; see comfybus watch", ExitCode.NO_ANSWER)
 
 
 async def _mention_silence(seen: anyio.Event, view: ProgressView) -> None:
     with anyio.move_on_after(FIRST_SIGN_S):
         await seen.wait()
     if not seen.is_set():
-        view.note("no worker has taken it yet; comfybus workers lists those that live")
+        view.note("no worker has taken it yet; comfybus workers lists them")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
+from app.cli.connection import document_of, open_client
 from app.cli.lines import event_line
 from app.cli.outcome import ExitCode
 from app.settings import Settings
-from brokers.nats import NatsClient
 
 __all__ = ["run_watch"]
 
@@ -18,11 +18,13 @@ async def run_watch(settings: Settings, request_id: str, as_json: bool) -> int:
     Raises:
         BrokerError: The broker does not answer.
     """
-    async with NatsClient(settings.nats).open() as client:
-        events = client.follow(request_id) if request_id else client.watch()
-        async for event in events:
-            line = json.dumps(event, ensure_ascii=False) if as_json else event_line(event)
-            print(line, flush=True)  # noqa: T201 - the command's result
-            if request_id and event.get("type") in ("prompt.complete", "prompt.failed"):
-                break
+    async with (
+        open_client(settings) as client,
+        client.follow(request_id) if request_id else client.watch() as events,
+    ):
+        async for message in events:
+            event = document_of(message)
+            if event is not None:
+                line = json.dumps(event, ensure_ascii=False) if as_json else event_line(event)
+                print(line, flush=True)  # noqa: T201 - the command's result
     return ExitCode.DONE

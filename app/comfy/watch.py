@@ -64,7 +64,7 @@ class Watch:
         self._system_events = system_events if on_system_event else frozenset()
         self._on_system_event = on_system_event or _nothing
         self._followed: dict[str, Followed] = {}
-        # Prompts of which a look told first: the socket gets a moment to say it too, even when nobody follows any more.
+        # Prompts whose end a look told first: the socket gets a moment to say it too, when nobody follows any more.
         self._expected: dict[str, Followed] = {}
         self._confirming: set[str] = set()
         self._looks = Looks(client, self._followed, self._expect_word)
@@ -171,15 +171,20 @@ class Watch:
     def _expect_word(self, followed: Followed, word: anyio.Event) -> None:
         client_id = self._source.client_id
         # Of a prompt submitted over another connection, or none, this one has nothing to say.
-        if client_id is not None and client_id == followed.client_id:
-            self._start(self._replace_if_deaf, followed, word, client_id)
+        if client_id is None or client_id != followed.client_id:
+            return
+        if word is followed.heard_end:
+            self._expected[followed.prompt_id] = followed
+        self._start(self._replace_if_deaf, followed, word, client_id)
 
     async def _replace_if_deaf(self, followed: Followed, word: anyio.Event, client_id: str) -> None:
         """Replace the connection if it does not say within 2 s what a look has shown."""
-        self._expected[followed.prompt_id] = followed
         with anyio.move_on_after(_WORD_COMES_WITHIN_S):
             await word.wait()
-        self._expected.pop(followed.prompt_id, None)
+        if word is followed.heard_end:
+            self._expected.pop(followed.prompt_id, None)
+        elif followed.end is not None or followed.prompt_id not in self._followed:
+            return  # the word on its end decides, or nobody listens any more
         if not word.is_set() and self._source.client_id == client_id:
             self._source.replace()
 

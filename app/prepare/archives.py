@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -56,6 +57,10 @@ def is_archive(path: Path) -> bool:
             return stream.read(_LOOK_BYTES)[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar"
     except _ERRORS:
         return False
+    except OSError as exc:
+        if exc.errno is not None:
+            raise
+        return False
 
 
 def extract_images(path: Path, into: Path, limits: Limits) -> list[tuple[Path, str]]:
@@ -83,6 +88,11 @@ def extract_images(path: Path, into: Path, limits: Limits) -> list[tuple[Path, s
         raise InputRefused(f"The archive cannot be used: {exc}.") from exc
     except _ERRORS as exc:
         raise InputRefused(f"The archive is damaged ({type(exc).__name__}).") from exc
+    except OSError as exc:
+        # Decompressors report bad content by an OSError without a number; the others are the disk's.
+        if exc.errno is not None:
+            raise
+        raise InputRefused("The archive is damaged.") from exc
     return [(image, image.suffix) for _, image in sorted(found)]
 
 
@@ -90,6 +100,7 @@ _ERRORS: Final = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
+    struct.error,
     lzma.LZMAError,
     gzip.BadGzipFile,
     EOFError,

@@ -64,6 +64,9 @@ class Inputs(Protocol):
             hold: Whose prompt needs it.
         """
 
+    def forget(self) -> None:
+        """ComfyUI has started anew; what it was sent may be gone."""
+
     def local_path(self, value: str) -> Path | None:
         """The absolute path of what ``put`` returned, or None where ComfyUI's folders are not shared."""
 
@@ -126,6 +129,9 @@ class SharedInputs:
             if not await self._reuse(name, hold):
                 await self._publish(partial(copy_all, sources), name, hold)
         return f"{FOLDER}/{name}"
+
+    def forget(self) -> None:
+        """See ``Inputs.forget``; files that are shared stay."""
 
     def local_path(self, value: str) -> Path | None:
         """See ``Inputs.local_path``."""

@@ -35,7 +35,6 @@ class Downloaded:
         sha256: Digest of its content in lower-case hex.
         filename: The name the source gives it, as one harmless path segment; None if it gives none.
         media_type: The type the source gives it, without parameters; None if it gives none.
-        private: The request's own credentials were needed to get it: others have to show theirs.
     """
 
     path: Path
@@ -43,7 +42,6 @@ class Downloaded:
     sha256: str
     filename: str | None = None
     media_type: str | None = None
-    private: bool = False
 
 
 @dataclass(frozen=True)

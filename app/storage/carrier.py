@@ -21,7 +21,7 @@ from app.storage.retry import retrying
 from app.storage.threads import disk
 from app.storage.urls import origin, resolve_location
 
-__all__ = ["Answer", "Call", "Carrier", "FilePart", "Received"]
+__all__ = ["Answer", "Call", "Carrier", "FilePart", "Received", "always"]
 
 CHUNK_BYTES: Final = 1024 * 1024
 MOST_REDIRECTS: Final = 10
@@ -85,6 +85,15 @@ class FilePart:
 
 MakeCall = Callable[[], Awaitable[Call]]
 Explain = Callable[[Answer], Fault]
+
+
+def always(call: Call) -> MakeCall:
+    """The same call for every try, for what carries no signature of the moment."""
+
+    async def make() -> Call:
+        return call
+
+    return make
 
 
 def explain(answer: Answer) -> Fault:
@@ -194,8 +203,16 @@ class Carrier:
 
         return await retrying(step, self._timings, where=where)
 
-    async def ask(self, make: MakeCall, *, where: str, body: bytes | None = None, explain: Explain = explain) -> Answer:
-        """Send a small request; the answer is a 2xx.
+    async def ask(
+        self,
+        make: MakeCall,
+        *,
+        where: str,
+        body: bytes | None = None,
+        explain: Explain = explain,
+        is_refusal: Callable[[Answer], bool] = lambda _: False,
+    ) -> Answer:
+        """Send a small request; the answer is a 2xx, and none that ``is_refusal`` all the same.
 
         Raises:
             Fault: Another status, or no answer.
@@ -205,6 +222,8 @@ class Carrier:
             call = await make()
             async with self._followed(call, {}, lambda: body) as (response, _, _):
                 answer = await _read_answer(response)
+            if is_refusal(answer):
+                raise explain(answer)
             return _accepted(answer, call, explain)
 
         return await retrying(step, self._timings, where=where)

@@ -59,9 +59,10 @@ class S3Config:
 
 @dataclass(frozen=True)
 class AzureConfig:
-    """The operator's Azure account, by the AZURE_STORAGE_* variables; the first complete way of these is used:
+    """The operator's Azure account, by the AZURE_STORAGE_* variables.
 
-    connection string; account and key; account and SAS token; account alone, which asks DefaultAzureCredential.
+    The first complete way of these is used: connection string; account and key; account and SAS token; account alone,
+    which asks DefaultAzureCredential.
     """
 
     connection_string: str | None = field(default=None, repr=False)
@@ -108,3 +109,27 @@ class StorageConfig:
     hugging_face: HuggingFaceConfig = field(default_factory=HuggingFaceConfig)
     proxies: ProxyConfig = field(default_factory=ProxyConfig)
     timings: Timings = field(default_factory=Timings)
+
+    def secrets(self) -> list[str]:
+        """The operator's own secrets, to be kept out of what is published."""
+        sas = (self.azure.sas_token or "").lstrip("?")
+        connection = dict(part.partition("=")[::2] for part in (self.azure.connection_string or "").split(";"))
+        found = [
+            self.http_auth_header[1] if self.http_auth_header else None,
+            self.s3.access_key_id,
+            self.s3.secret_access_key,
+            self.s3.session_token,
+            self.azure.key,
+            sas,
+            *(part.partition("=")[2] for part in sas.split("&") if part.startswith("sig=")),
+            connection.get("AccountKey"),
+            connection.get("SharedAccessSignature"),
+            self.hugging_face.token,
+            *(_password(proxy) for proxy in (self.proxies.http, self.proxies.https)),
+        ]
+        return [value for value in found if value]
+
+
+def _password(url: str | None) -> str | None:
+    authority = (url or "").partition("://")[2].partition("/")[0]
+    return authority.rpartition("@")[0].partition(":")[2]

@@ -26,15 +26,15 @@ class Glob:
         self._literal: dict[str, int] = {}
         self._one = self._some = self._all = 0
         bit = 1
-        for token in _tokens(pattern):
-            if token == "**":
+        for part in _parts(pattern):
+            if part == "**":
                 self._all |= bit
-            elif token == "*":
+            elif part == "*":
                 self._some |= bit
-            elif token == "?":
+            elif part == "?":
                 self._one |= bit
             else:
-                self._literal[token] = self._literal.get(token, 0) | bit
+                self._literal[part] = self._literal.get(part, 0) | bit
             bit <<= 1
         self._end = bit
 
@@ -61,17 +61,17 @@ class Glob:
         return reached | ((reached & stars) << 1)
 
 
-def _tokens(pattern: str) -> list[str]:
-    tokens: list[str] = []
+def _parts(pattern: str) -> list[str]:
+    parts: list[str] = []
     at = 0
     while at < len(pattern):
-        token = "**" if pattern.startswith("**", at) else pattern[at]
-        at += len(token)
-        if token in ("*", "**") and tokens and tokens[-1] in ("*", "**"):
-            tokens[-1] = "**" if "**" in (token, tokens[-1]) else "*"
+        part = "**" if pattern.startswith("**", at) else pattern[at]
+        at += len(part)
+        if part in ("*", "**") and parts and parts[-1] in ("*", "**"):
+            parts[-1] = "**" if "**" in (part, parts[-1]) else "*"
         else:
-            tokens.append(token)
-    return tokens
+            parts.append(part)
+    return parts
 
 
 def find_auth(credentials: Sequence[Credential] | None, url: str) -> Auth | None:

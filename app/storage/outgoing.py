@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import aiohttp
 import anyio
@@ -72,9 +72,7 @@ class Outgoing:
     async def __aenter__(self) -> Self:
         # Without a cache of names every new connection is judged anew.
         resolver = GuardedResolver(self._guard)
-        self._direct = self._session(
-            aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=CONNECTIONS)
-        )
+        self._direct = self._session(aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=CONNECTIONS))
         # The proxy itself is the operator's and may be anywhere.
         self._proxied = self._session(aiohttp.TCPConnector(limit=CONNECTIONS))
         return self
@@ -140,7 +138,7 @@ class Outgoing:
                     pace.await_bytes()
                     yield response, pace
             except (aiohttp.ClientError, OSError) as exc:
-                raise _fault(exc, self._timings) from exc
+                raise _fault(exc) from exc
         if scope.cancelled_caught:
             raise Fault(f"{pace.reason}; try again later", passing=True)
 
@@ -153,30 +151,37 @@ async def _paced(body: AsyncIterable[bytes], pace: Pace) -> AsyncIterator[bytes]
     pace.await_answer()
 
 
-def _fault(exc: Exception, timings: Timings) -> Fault:
-    """What aiohttp raised, in our words; its own texts may hold the whole URL."""
+# The first that fits counts; texts of aiohttp are not used, since they may hold the whole URL.
+_MEANINGS: Final[tuple[tuple[tuple[type[Exception], ...], str, bool], ...]] = (
+    ((aiohttp.ClientConnectorDNSError,), "its host name does not resolve; correct the URL or look at the DNS", True),
+    (
+        (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError),
+        "its TLS certificate is not trusted or TLS fails; correct the server",
+        False,
+    ),
+    (
+        (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError),
+        "the proxy of HTTP_PROXY or HTTPS_PROXY does not let it through; look at the proxy",
+        True,
+    ),
+    ((aiohttp.ClientConnectorError,), "nobody answers at its host and port; see whether the server runs", True),
+    ((aiohttp.InvalidURL,), "it is no valid URL; correct it", False),
+    ((TimeoutError,), "no connection came about in time; see whether the server runs", True),
+    ((aiohttp.ClientPayloadError,), "the server ended the transfer before its end; try again later", True),
+    ((aiohttp.ClientResponseError,), "the server's answer is no valid HTTP; look at the server", True),
+    ((aiohttp.ClientError, ConnectionError), "the connection broke; try again later", True),
+)
+
+
+def _fault(exc: Exception) -> Fault:
+    """What aiohttp raised, in our words."""
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, ForbiddenAddress):
             return forbidden_fault(cause)
-        cause = cause.__cause__ or (cause.__context__ if isinstance(cause, aiohttp.ClientError) else None)
-    if isinstance(exc, aiohttp.ClientConnectorDNSError):
-        return Fault("its host name does not resolve; correct the URL or look at the DNS", passing=True)
-    if isinstance(exc, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return Fault("its TLS certificate is not trusted or TLS fails; correct the server", passing=False)
-    if isinstance(exc, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
-        return Fault("the proxy of HTTP_PROXY or HTTPS_PROXY cannot be used; look at the proxy", passing=True)
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        return Fault("nobody answers at its host and port; see whether the server runs", passing=True)
-    if isinstance(exc, aiohttp.InvalidURL):
-        return Fault("it is no valid URL; correct it", passing=False)
-    if isinstance(exc, TimeoutError):
-        return Fault(f"no connection within {timings.connect_s:g} s; see whether the server runs", passing=True)
-    if isinstance(exc, aiohttp.ClientPayloadError):
-        return Fault("the server ended the transfer before its end; try again later", passing=True)
-    if isinstance(exc, aiohttp.ClientResponseError):
-        return Fault("the server's answer is no valid HTTP; look at the server", passing=True)
-    if isinstance(exc, aiohttp.ClientError | ConnectionError):
-        return Fault("the connection broke; try again later", passing=True)
+        cause = cause.__cause__
+    for kinds, reason, passing in _MEANINGS:
+        if isinstance(exc, kinds):
+            return Fault(reason, passing=passing)
     # An error of the disk, raised by the block that reads the body.
     raise exc

@@ -54,7 +54,7 @@ async def run_worker(settings: Settings) -> None:
     """
     async with _signals() as stop, AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
-        bus = await stack.enter_async_context(NatsBus(settings.nats, f"/comfybus/{settings.worker}").open())
+        bus = await stack.enter_async_context(NatsBus(settings.nats).open())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-")))
         worker = Worker(settings, bus, session, scratch, stop)
         port = await stack.enter_async_context(serve_http(settings.host, settings.port, worker.probes))

@@ -23,8 +23,7 @@ def make_sink(settings: Settings, bus: NatsBus) -> OutputSink:
     """The sink that OUTPUT_STORE names; by default the broker's own object store."""
     if settings.output_store.startswith("file://"):
         return FileSink(Path(unquote(urlsplit(settings.output_store).path)))
-    bucket = settings.output_store.removeprefix("nats://") or settings.names.output_bucket
-    return NatsSink(NatsObjects(bus.jetstream, bucket, settings.result_retention_h * 3600))
+    return NatsSink(bus.objects(settings.output_store.removeprefix("nats://") or None))
 
 
 def output_key(job: Job, file: OutputFile) -> str:

@@ -1,6 +1,8 @@
 """NATS JetStream: requests in a work queue, answers by compare-and-set, claims in a key-value bucket."""
 
 from brokers.nats.bus import NatsBus
+from brokers.nats.client import NatsClient
 from brokers.nats.connection import NatsConfig
+from brokers.nats.objects import NatsObjects
 
-__all__ = ["NatsBus", "NatsConfig"]
+__all__ = ["NatsBus", "NatsClient", "NatsConfig", "NatsObjects"]

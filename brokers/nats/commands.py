@@ -1,37 +1,35 @@
-"""The control channel: the stream is the truth, a plain subscription only says when to look.
+"""The control channel, read back for as long as the stream keeps it and then followed.
 
-Commands are read from the stream by sequence, so each is handed out once and in order, whatever happens to the
-connection. FastStream's subscription on the same subject wakes the reader; a clock does too, for what it missed.
+The stream is the truth, a plain subscription only says when to look: a missed wake-up costs seconds, no command.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import anyio
-import structlog
-from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from brokers.base import BrokerError, CommandMessage
-from brokers.channels import Channel, Names
-from brokers.nats.connection import foreign_errors
+from brokers.channels import Channel
+from brokers.nats.link import Link
+from brokers.nats.tail import Tail
+from brokers.nats.trouble import Troubles
 
 __all__ = ["Commands"]
 
+DOING = "read the commands"
 # A message may be heard a moment before the stream has it.
-LOOKS_AFTER_A_WAKE_S = (0.0, 0.05, 0.25, 1.0)
-IDLE_LOOK_S = 10.0
-
-log = structlog.get_logger("comfybus.nats.control")
+LOOKS_AFTER_A_WAKE_S = (0.05, 0.25, 1.0)
+IDLE_LOOK_S = 5.0
 
 
 class Commands:
-    """Reads the control stream from its beginning (24 h) and follows it for ever."""
+    """Hands out every command once and in order. For one reader."""
 
-    def __init__(self, js: JetStreamContext, names: Names) -> None:
-        self._js = js
-        self._names = names
+    def __init__(self, link: Link, troubles: Troubles) -> None:
+        self._tail = Tail(link, link.names.control_stream, link.names.subject(Channel.CONTROL))
+        self._troubles = troubles
         self._woken = anyio.Event()
         self.read_back = anyio.Event()
 
@@ -41,48 +39,20 @@ class Commands:
 
     async def follow(self) -> AsyncIterator[CommandMessage]:
         """Yield every command; never ends and never raises on trouble with the broker."""
-        position: int | None = None
-        end = 0
+        waits_s = list[float]()
         while True:
             try:
-                if position is None:
-                    position, end = await self._bounds()
-                async for sequence, command in self._behind(position, end):
-                    position = sequence
-                    yield command
+                async with aclosing(self._tail.new()) as messages:
+                    async for message in messages:
+                        fresh = message.sequence > self._tail.end
+                        yield CommandMessage(message.data, published_at=message.time, fresh=fresh)
             except BrokerError as exc:
-                log.warning("commands cannot be read", reason=str(exc))
+                self._troubles.report(DOING, exc)
             else:
                 self.read_back.set()
-            await self._pause()
-
-    async def _bounds(self) -> tuple[int, int]:
-        with foreign_errors("look at the control stream"):
-            state = (await self._js.stream_info(self._names.control_stream)).state
-        return max(state.first_seq - 1, 0), state.last_seq
-
-    async def _behind(self, position: int, end: int) -> AsyncIterator[tuple[int, CommandMessage]]:
-        while True:
-            with foreign_errors("read the control stream"):
-                try:
-                    message = await self._js.get_msg(
-                        self._names.control_stream,
-                        seq=position + 1,
-                        subject=self._names.subject(Channel.CONTROL),
-                        next=True,
-                    )
-                except NotFoundError:
-                    return
-            position = message.seq or position + 1
-            if message.time is None:
-                continue
-            yield position, CommandMessage(message.data or b"", published_at=message.time, fresh=position > end)
-
-    async def _pause(self) -> None:
-        """Wait for a wake-up or the clock; after a wake-up look again a few times."""
-        if self._woken.is_set():
-            self._woken = anyio.Event()
-            self._looks = iter(LOOKS_AFTER_A_WAKE_S)
-        delay = next(getattr(self, "_looks", iter(())), IDLE_LOOK_S)
-        with anyio.move_on_after(delay):
-            await self._woken.wait()
+                self._troubles.over(DOING)
+            with anyio.move_on_after(waits_s.pop(0) if waits_s else IDLE_LOOK_S):
+                await self._woken.wait()
+                # A wake-up from here on, also while reading, is for the look after the next one.
+                self._woken = anyio.Event()
+                waits_s = list(LOOKS_AFTER_A_WAKE_S)

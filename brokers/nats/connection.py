@@ -1,26 +1,20 @@
-"""The connection to NATS: FastStream's broker holds it, this file says how it is made and what its errors mean."""
+"""How NATS is reached: the settings, and FastStream's broker made from them."""
 
 from __future__ import annotations
 
-import json
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-import anyio
-import nats.errors
-import nats.js.errors
-import structlog
-from faststream.nats import NatsBroker
-from faststream.nats.security import NatsCredentials, NatsSecurity, NatsToken
-from nats.aio.client import Client
+from faststream.nats.security import NatsCredentials, NatsSecurity, NatsToken, NatsUserPassword
 
-from brokers.base import BrokerError, BrokerRefused, BrokerUnavailable
+from brokers.base import BrokerRefused
 from brokers.channels import Names
+from brokers.nats.lasting import LastingBroker
 
-__all__ = ["MINIMUM_SERVER", "NatsConfig", "connect", "foreign_errors", "make_broker"]
+__all__ = ["MINIMUM_SERVER", "NatsConfig", "make_broker"]
 
 # Older servers ignore the header that lets both terminal subjects of an id exclude each other (measured: 2.10.26
 # stored both in 200 of 200 races, 2.11.11 one).
@@ -28,8 +22,7 @@ MINIMUM_SERVER = (2, 11)
 # A dead server is noticed after two unanswered pings.
 PING_INTERVAL_S = 5
 CONNECT_TIMEOUT_S = 5
-
-log = structlog.get_logger("comfybus.nats")
+RECONNECT_WAIT_S = 1
 
 
 @dataclass(frozen=True)
@@ -37,7 +30,7 @@ class NatsConfig:
     """How to reach NATS and what to create there.
 
     Attributes:
-        servers: ``nats://`` or ``tls://`` URLs; user and password may stand in them.
+        servers: ``nats://`` or ``tls://`` URLs; user and password, or a token, may stand in the first.
         names: Names of all channels.
         ack_wait_s: Ack wait of the durable ``worker`` when it is created here.
         result_retention_h: How long terminal events and stored outputs are kept.
@@ -45,6 +38,7 @@ class NatsConfig:
         credentials_file: JWT and seed of a decentralised user.
         tls_ca, tls_cert, tls_key: Files of the TLS connection.
         client_name: Shown in the server's monitoring.
+        first_connection_s: How long the first connection may take; later ones are tried for ever.
     """
 
     servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
@@ -57,37 +51,51 @@ class NatsConfig:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_name: str = "comfybus"
+    first_connection_s: float = 15
 
-
-async def _ignore() -> None:
-    """Nobody wants to know."""
-
-
-async def _log_error(exc: Exception) -> None:
-    log.info("nats reports", error=type(exc).__name__, detail=str(exc))
+    @property
+    def where(self) -> str:
+        """The servers' addresses without user and password, for messages."""
+        return ", ".join(_without_user(url).partition("://")[2] for url in self.servers)
 
 
 def make_broker(
     config: NatsConfig,
-    on_lost: Callable[[], Awaitable[None]] = _ignore,
-    on_restored: Callable[[], Awaitable[None]] = _ignore,
-) -> NatsBroker:
-    """FastStream's broker for these settings, not yet connected; it reconnects for ever once it was."""
-    return NatsBroker(
-        list(config.servers),
+    on_error: Callable[[Exception], Awaitable[None]],
+    on_lost: Callable[[], Awaitable[None]],
+    on_restored: Callable[[], Awaitable[None]],
+) -> LastingBroker:
+    """FastStream's broker for these settings, not yet connected; it reconnects for ever once it was.
+
+    Raises:
+        BrokerRefused: A certificate or credentials file cannot be read.
+    """
+    try:
+        security = _security(config)
+    except (OSError, ssl.SSLError) as exc:
+        raise BrokerRefused(f"the TLS or credentials files for NATS cannot be read: {exc}") from exc
+    except ImportError as exc:
+        raise BrokerRefused("NATS_CREDS_FILE needs the package nkeys; install it with: pip install nkeys") from exc
+    return LastingBroker(
+        [_without_user(url) for url in config.servers],
         name=config.client_name,
-        security=_security(config),
+        security=security,
         connect_timeout=CONNECT_TIMEOUT_S,
-        reconnect_time_wait=1,
+        reconnect_time_wait=RECONNECT_WAIT_S,
         max_reconnect_attempts=-1,
         ping_interval=PING_INTERVAL_S,
         max_outstanding_pings=2,
         graceful_timeout=None,
         logger=None,
-        error_cb=_log_error,
+        error_cb=on_error,
         disconnected_cb=on_lost,
         reconnected_cb=on_restored,
     )
+
+
+def _without_user(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else url.rpartition("@")[2]
 
 
 def _security(config: NatsConfig) -> NatsSecurity | None:
@@ -97,52 +105,14 @@ def _security(config: NatsConfig) -> NatsSecurity | None:
         if config.tls_cert:
             context.load_cert_chain(config.tls_cert, config.tls_key)
     if config.credentials_file:
+        config.credentials_file.open().close()
         return NatsCredentials(str(config.credentials_file), ssl_context=context)
     if config.token:
         return NatsToken(config.token, ssl_context=context)
+    # nats-py takes the user from the URL as it stands there, percent signs and all.
+    found = urlsplit(config.servers[0] if "://" in config.servers[0] else f"nats://{config.servers[0]}")
+    if found.username and found.password is not None:
+        return NatsUserPassword(unquote(found.username), unquote(found.password), ssl_context=context)
+    if found.username:
+        return NatsToken(unquote(found.username), ssl_context=context)
     return NatsSecurity(ssl_context=context) if context else None
-
-
-async def connect(broker: NatsBroker, config: NatsConfig, wait_s: float) -> Client:
-    """Connect within ``wait_s`` and refuse a server that cannot keep the promise.
-
-    Raises:
-        BrokerUnavailable: Nobody answers at the servers' addresses.
-        BrokerRefused: The server refuses us, has no JetStream, or is older than ``MINIMUM_SERVER``.
-    """
-    where = ", ".join(url.rpartition("@")[2].removeprefix("nats://") for url in config.servers)
-    try:
-        with anyio.fail_after(wait_s):
-            # With endless reconnects nats-py also waits without end for the first connection: hence the deadline.
-            await broker.connect()
-    except TimeoutError as exc:
-        raise BrokerUnavailable(
-            f"NATS does not answer at {where} within {wait_s:g} s; start it or correct BROKER_URL"
-        ) from exc
-    except nats.errors.Error as exc:
-        raise BrokerRefused(f"NATS at {where} refuses the connection ({exc}); check the credentials") from exc
-    except (OSError, ssl.SSLError) as exc:
-        raise BrokerUnavailable(f"NATS cannot be reached at {where} ({exc}); correct BROKER_URL") from exc
-    client: Client = broker.connection
-    version = client.connected_server_version
-    if (version.major, version.minor) < MINIMUM_SERVER:
-        raise BrokerRefused(
-            f"nats-server {version.major}.{version.minor}.{version.patch} at {where} is too old: "
-            "it lets a request be answered twice; upgrade it to 2.11 or newer"
-        )
-    return client
-
-
-@contextmanager
-def foreign_errors(doing: str) -> Iterator[None]:
-    """Translate what nats-py raises into the broker errors of this package, once."""
-    try:
-        yield
-    except BrokerError:
-        raise
-    except nats.js.errors.ServiceUnavailableError as exc:
-        raise BrokerUnavailable(f"{doing}: JetStream does not answer; is it enabled on the server?") from exc
-    except (nats.js.errors.APIError, nats.errors.AuthorizationError) as exc:
-        raise BrokerRefused(f"{doing}: NATS refuses ({getattr(exc, 'description', None) or exc})") from exc
-    except (nats.errors.Error, TimeoutError, OSError, json.JSONDecodeError) as exc:
-        raise BrokerUnavailable(f"{doing}: no answer from NATS ({type(exc).__name__})") from exc

@@ -43,6 +43,7 @@ class NatsDelivery:
         self.body: bytes = message.data
         self.headers: Mapping[str, str] = message.headers or {}
         metadata = message.metadata
+        self.redelivered: bool = metadata.num_delivered > 1
         self.place = Place(metadata.sequence.stream, metadata.timestamp)
         self.origin = RequestOrigin(
             RequestSource(stream=metadata.stream, sequence=self.place.sequence), published_at=metadata.timestamp
@@ -55,6 +56,8 @@ class NatsDelivery:
     async def claim(self, key: RequestKey) -> tuple[Claim, Tries]:
         """Claim the key for this request; see the protocol."""
         claim, self._held = await self._bus.insist("claim a request", lambda: self._bus.ledger.claim(key, self.place))
+        # A consumer that was made anew counts deliveries from one again; who was here before left an entry.
+        self.redelivered = self.redelivered or bool(self._held and self._held.found)
         return claim, self._held.tries if self._held else Tries()
 
     async def store(self, tries: Tries) -> None:
@@ -119,10 +122,7 @@ class NatsDelivery:
 
     async def _is_gone(self) -> bool:
         """Whether the work queue was made anew since: an acknowledgement would hit a stranger of the same number."""
-        created = await self._bus.requests_created()
-        if created is None:
-            return True
-        return created > self.place.time and not await self._bus.ledger.waits(self.place)
+        return await self._bus.ledger.made_anew_since(self.place) and not await self._bus.ledger.waits(self.place)
 
     async def retry(self, delay_s: float, tries: Tries) -> None:
         """Store the record, then let the server deliver again after the delay; see the protocol."""

@@ -1,39 +1,52 @@
-"""Streams, the durable consumer and the buckets as the contract names them: created when missing, never changed."""
+"""Streams, the durable consumer and the ledger's bucket as the contract names them: what they should be like."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import structlog
-from nats.js import JetStreamContext, api
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js import api
 
-from brokers.base import BrokerRefused
 from brokers.channels import Channel
-from brokers.nats.connection import NatsConfig, foreign_errors
+from brokers.nats.connection import NatsConfig
 
-__all__ = ["DURABLE", "declare", "missing", "streams"]
+__all__ = ["DAY_S", "DURABLE", "Wanted", "unfit_consumer", "wanted_consumer", "wanted_ledger", "wanted_streams"]
 
 DURABLE = "worker"
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 # A letter sent again after a crash is dropped within this time.
 DEAD_LETTER_DEDUPE_S = DAY_S
-# The server says so when two workers create the same stream at once with settings that differ in time only.
-STREAM_NAME_IN_USE = 10058
-
-log = structlog.get_logger("comfybus.nats")
+# The server's own default; it may not be longer than messages are kept.
+DEDUPE_S = 120.0
 
 
 @dataclass(frozen=True)
-class Declared:
+class Wanted:
     """One stream of the contract and what it is for, in words for an error."""
 
     config: api.StreamConfig
     purpose: str
 
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return str(self.config.name)
 
-def streams(config: NatsConfig) -> list[Declared]:
+    def unfit(self, found: api.StreamConfig) -> str:
+        """Why an existing stream cannot serve, as a sentence, or nothing. Limits are the operator's business."""
+        have = found.subjects or ()
+        lacking = [one for one in self.config.subjects or () if not any(_covers(pattern, one) for pattern in have)]
+        if lacking:
+            return f"the stream {self.name} lacks the subject {lacking[0]}; add it, Comfybus changes no stream"
+        retention = self.config.retention or api.RetentionPolicy.LIMITS
+        if found.retention != retention:
+            return f"the stream {self.name} has retention {found.retention}; it must be {retention.value}"
+        if found.sealed:
+            return f"the stream {self.name} is sealed; nothing can be stored in it"
+        return ""
+
+
+def wanted_streams(config: NatsConfig) -> list[Wanted]:
     """Every stream of the contract for these settings."""
     names = config.names
     subject = names.subject
@@ -42,7 +55,7 @@ def streams(config: NatsConfig) -> list[Declared]:
     retention_s = config.result_retention_h * HOUR_S
     stream = api.StreamConfig
     return [
-        Declared(
+        Wanted(
             stream(
                 name=names.request_stream,
                 subjects=[subject(Channel.REQUEST)],
@@ -51,15 +64,21 @@ def streams(config: NatsConfig) -> list[Declared]:
             ),
             "requests",
         ),
-        Declared(
+        Wanted(
             stream(name=names.control_stream, subjects=[subject(Channel.CONTROL)], max_age=DAY_S, allow_direct=True),
             "commands",
         ),
-        Declared(
-            stream(name=names.result_stream, subjects=result, max_age=retention_s, allow_direct=True),
+        Wanted(
+            stream(
+                name=names.result_stream,
+                subjects=result,
+                max_age=retention_s,
+                duplicate_window=min(DEDUPE_S, retention_s),
+                allow_direct=True,
+            ),
             "terminal events",
         ),
-        Declared(
+        Wanted(
             stream(
                 name=names.progress_stream,
                 subjects=[subject(Channel.PROGRESS, "*")],
@@ -70,8 +89,8 @@ def streams(config: NatsConfig) -> list[Declared]:
             ),
             "progress",
         ),
-        Declared(stream(name=names.event_stream, subjects=events, max_age=DAY_S, allow_direct=True), "events"),
-        Declared(
+        Wanted(stream(name=names.event_stream, subjects=events, max_age=DAY_S, allow_direct=True), "events"),
+        Wanted(
             stream(
                 name=names.dead_letter_stream,
                 subjects=[subject(Channel.DEAD_LETTER)],
@@ -81,52 +100,48 @@ def streams(config: NatsConfig) -> list[Declared]:
             ),
             "dead letters",
         ),
+        wanted_ledger(config),
     ]
 
 
-async def declare(js: JetStreamContext, config: NatsConfig) -> api.ConsumerInfo:
-    """Create what is missing and check what exists; called at the start and after every reconnect.
-
-    The progress stream lives in memory and is gone after a server's restart, hence the repetition.
-
-    Returns:
-        The durable consumer as it is, whose ack wait decides how often leases are renewed.
-
-    Raises:
-        BrokerRefused: Something is missing and may not be created, or exists in an unfit form; one line says which.
-        BrokerUnavailable: NATS does not answer.
-    """
-    for declared in streams(config):
-        await _declare_stream(js, declared)
-    with foreign_errors("create the ledger"):
-        try:
-            await js.key_value(config.names.ledger_bucket)
-        except NotFoundError:
-            await js.create_key_value(api.KeyValueConfig(bucket=config.names.ledger_bucket, history=1))
-    return await _declare_consumer(js, config)
+def wanted_ledger(config: NatsConfig) -> Wanted:
+    """The stream behind the bucket of claims, as every NATS client creates a key-value bucket."""
+    bucket = config.names.ledger_bucket
+    stream = api.StreamConfig(
+        name=f"KV_{bucket}",
+        subjects=[f"$KV.{bucket}.>"],
+        max_msgs_per_subject=1,
+        discard=api.DiscardPolicy.NEW,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        allow_direct=True,
+    )
+    return Wanted(stream, "claims")
 
 
-async def _declare_stream(js: JetStreamContext, declared: Declared) -> None:
-    wanted = declared.config
-    name = str(wanted.name)
-    with foreign_errors(f"create the stream {name} for {declared.purpose}"):
-        try:
-            found = (await js.stream_info(name)).config
-        except NotFoundError:
-            try:
-                await js.add_stream(wanted)
-            except BadRequestError as exc:
-                if exc.err_code != STREAM_NAME_IN_USE:
-                    raise
-                found = (await js.stream_info(name)).config
-            else:
-                log.info("stream created", stream=name)
-                return
-    covered = set(found.subjects or ())
-    if lacking := [one for one in wanted.subjects or () if not any(_covers(have, one) for have in covered)]:
-        raise BrokerRefused(f"the stream {name} lacks the subject {lacking[0]}; add it, Comfybus changes no stream")
-    if wanted.retention == api.RetentionPolicy.WORK_QUEUE and found.retention != wanted.retention:
-        raise BrokerRefused(f"the stream {name} has retention {found.retention}; it must be a work queue")
+def wanted_consumer(config: NatsConfig) -> api.ConsumerConfig:
+    """The durable consumer that all workers share."""
+    return api.ConsumerConfig(
+        durable_name=DURABLE,
+        ack_policy=api.AckPolicy.EXPLICIT,
+        ack_wait=config.ack_wait_s,
+        # Attempts are counted in the ledger: beyond max_deliver the server stops in silence.
+        max_deliver=-1,
+        # Retries that wait count as pending; a limit would let them block fresh requests.
+        max_ack_pending=-1,
+    )
+
+
+def unfit_consumer(stream: str, found: api.ConsumerConfig) -> str:
+    """Why an existing durable cannot serve, as a sentence, or nothing."""
+    of = f"the consumer {DURABLE} of {stream}"
+    if found.deliver_subject:
+        return f"{of} pushes; delete it, it must be pulled from"
+    if found.ack_policy != api.AckPolicy.EXPLICIT:
+        return f"{of} must ack explicitly; delete or correct it"
+    if (found.max_deliver or -1) > 0:
+        return f"{of} has max_deliver {found.max_deliver}; it must be -1, else requests are given up in silence"
+    return ""
 
 
 def _covers(have: str, wanted: str) -> bool:
@@ -138,44 +153,3 @@ def _covers(have: str, wanted: str) -> bool:
         if index >= len(right) or right[index] == ">" or part not in ("*", right[index]):
             return False
     return len(left) == len(right)
-
-
-async def _declare_consumer(js: JetStreamContext, config: NatsConfig) -> api.ConsumerInfo:
-    stream = config.names.request_stream
-    with foreign_errors(f"create the consumer {DURABLE} of {stream}"):
-        try:
-            info: api.ConsumerInfo = await js.consumer_info(stream, DURABLE)
-        except NotFoundError:
-            info = await js.add_consumer(
-                stream,
-                api.ConsumerConfig(
-                    durable_name=DURABLE,
-                    ack_policy=api.AckPolicy.EXPLICIT,
-                    ack_wait=config.ack_wait_s,
-                    # Attempts are counted in the ledger: beyond max_deliver the server stops in silence.
-                    max_deliver=-1,
-                    # Retries that wait count as pending; a limit would let them block fresh requests.
-                    max_ack_pending=-1,
-                ),
-            )
-            log.info("consumer created", stream=stream, consumer=DURABLE)
-    found = info.config
-    if found.ack_policy != api.AckPolicy.EXPLICIT or (found.max_deliver or -1) > 0:
-        raise BrokerRefused(
-            f"the consumer {DURABLE} of {stream} must ack explicitly and have max_deliver -1; delete or correct it"
-        )
-    if (found.max_ack_pending or -1) > 0:
-        log.warning("consumer limits what may be pending; waiting retries can block fresh requests", stream=stream)
-    return info
-
-
-async def missing(js: JetStreamContext, config: NatsConfig) -> list[str]:
-    """Names of streams that do not exist, for ``doctor``; creates nothing."""
-    found = []
-    for declared in streams(config):
-        with foreign_errors("look up the streams"):
-            try:
-                await js.stream_info(str(declared.config.name))
-            except NotFoundError:
-                found.append(str(declared.config.name))
-    return found

@@ -1,136 +1,167 @@
 """Claims and tries in the bucket ``<P>-ledger``: who works on an id, and what a crash must not forget.
 
-One entry per (id, replay), key ``<id>.<replay>``; it names the request's sequence in the work queue and holds the
+One entry per (id, replay), key ``<id>.<replay>``; it names the request by its place in the work queue and holds the
 ``Tries``. An entry lives from the first delivery to the confirmed acknowledgement. It has no time to live, since a
 request may wait for weeks.
+
+Why no id is lost although requests are settled without an event: a request is dropped only while the entry names
+another one that still waits, and which came earlier or whose holder has written to the entry (it is ``firm``). An entry
+that is not firm passes only to earlier requests, a firm one to nobody while its request exists. So the entry never
+returns to a request that was dropped, and the one it names is answered in the end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import structlog
-from nats.js import JetStreamContext
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import NotFoundError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from brokers.base import BrokerUnavailable, Claim, RequestKey, Tries
 from brokers.channels import Names
-from brokers.nats.connection import foreign_errors
+from brokers.nats.answers import EXPECTED, Answers
+from brokers.nats.errors import StreamMissing
+from brokers.nats.link import Conflict, Link
+from brokers.nats.stored import StoredMessage
 
-__all__ = ["ClaimLost", "Held", "Ledger", "StoredAnswer"]
+__all__ = ["ClaimLost", "Held", "Ledger", "Place"]
 
-WRONG_LAST_SEQUENCE = 10071
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 # A conflict means that another worker moved at the same moment; more of them in a row than this is no coincidence.
 CONFLICTS = 20
+# Two ways to read the broker's time round it differently.
+SAME_MOMENT = timedelta(milliseconds=1)
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = structlog.get_logger("comfybus.nats.ledger")
 
 
 class ClaimLost(Exception):
-    """An earlier submission of the same id took the claim over."""
+    """An earlier submission of the same id took the claim over, or it is answered."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A request in the work queue. Sequences begin anew when the stream is made anew, hence the time."""
+
+    sequence: int
+    time: datetime
+
+    def is_of(self, message: StoredMessage) -> bool:
+        """Whether the message is this one."""
+        return message.sequence == self.sequence and abs(message.time - self.time) <= SAME_MOMENT
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     sequence: int
-    tries: Tries
+    time: datetime
+    firm: bool = False
+    tries: Tries = Tries()
+
+    def names(self, place: Place) -> bool:
+        return self.sequence == place.sequence and abs(self.time - place.time) <= SAME_MOMENT
 
 
 @dataclass
 class Held:
-    """A claim this worker holds: the entry's place and its last known revision."""
+    """A claim this worker holds: the entry as it last knew it, and the entry's revision."""
 
     key: RequestKey
-    sequence: int
+    entry: _Entry
     revision: int
-    tries: Tries
+    found: bool = False
+    """The entry was there before: this request, or one of the same id, was in somebody's hands."""
 
-
-@dataclass(frozen=True)
-class StoredAnswer:
-    """A terminal event that is already stored: its place, its replay, and who wrote it."""
-
-    sequence: int
-    replay: int
-    writer: str
+    @property
+    def tries(self) -> Tries:
+        """What earlier deliveries left, and what was stored since."""
+        return self.entry.tries
 
 
 class Ledger:
     """Reads and writes entries by compare-and-set; every answer is the leader's, never a follower's."""
 
-    def __init__(self, js: JetStreamContext, names: Names, timeout_s: float) -> None:
-        self._js = js
-        self._names = names
-        self._timeout_s = timeout_s
-        self._stream = f"KV_{names.ledger_bucket}"
+    def __init__(self, link: Link, answers: Answers) -> None:
+        self._link = link
+        self._names: Names = link.names
+        self._answers = answers
+        self._stream = f"KV_{self._names.ledger_bucket}"
 
     def _subject(self, key: RequestKey) -> str:
         return f"$KV.{self._names.ledger_bucket}.{key.id}.{key.replay}"
 
-    async def claim(self, key: RequestKey, sequence: int) -> tuple[Claim, Held | None]:
-        """Claim the key for the request at ``sequence``; see ``Delivery.claim``.
+    async def claim(self, key: RequestKey, place: Place) -> tuple[Claim, Held | None]:
+        """Claim the key for the request; see ``Delivery.claim``.
 
         The order is what makes it safe: first the entry, then a look for the answer. Whoever settles removes its entry
         only after its answer is stored, so an entry made later finds that answer.
         """
         for _ in range(CONFLICTS):
             try:
-                held = await self._create(key, sequence)
-            except ClaimLost:
-                entry = await self._read(key)
-                if entry is None:
-                    continue  # settled between the two calls: look again
-                found, revision = entry
-                if found.sequence == sequence:
-                    held = Held(key, sequence, revision, found.tries)
-                else:
-                    taken = await self._against(key, sequence, found, revision)
-                    if taken is None:
-                        return Claim.ANSWERED, None
-                    if isinstance(taken, ClaimLost):
-                        continue
-                    held = taken
-            if (answer := await self.answer(key)) and answer.replay >= key.replay:
-                return Claim.ANSWERED, held
-            return Claim.OWNED, held
+                held = await self._enter(key, place)
+            except Conflict:
+                continue
+            if held is None:
+                return Claim.ANSWERED, None
+            answered = await self._answers.find(key) is not None
+            return (Claim.ANSWERED if answered else Claim.OWNED), held
         raise BrokerUnavailable(f"the claim of {key.id} changed {CONFLICTS} times in a row")
 
-    async def _against(self, key: RequestKey, sequence: int, found: _Entry, revision: int) -> Held | ClaimLost | None:
-        """Somebody else's claim: None when it stands, the claim when it could be taken over."""
-        waits = await self._message_exists(found.sequence)
-        if (answer := await self.answer(key)) and answer.replay >= key.replay:
-            return None
-        earlier = sequence < found.sequence and not found.tries.begun
-        if waits and not earlier:
-            return None
-        try:
-            return await self._write(key, sequence, found.tries if not waits else Tries(), revision)
-        except ClaimLost as exc:
-            return exc
-
-    async def store(self, held: Held, tries: Tries) -> None:
-        """Write the tries of a claim that is held.
-
-        Another worker may have written while it held the same redelivered message: then ours goes on top.
+    async def _enter(self, key: RequestKey, place: Place) -> Held | None:
+        """The entry in our name, new or as we left it; None when another request holds it or has answered.
 
         Raises:
-            ClaimLost: An earlier submission took the claim over, or it was settled elsewhere.
+            Conflict: The entry changed meanwhile; look again.
         """
+        found = await self._read(key)
+        if found is None:
+            return await self._write(key, _Entry(sequence=place.sequence, time=place.time), 0)
+        entry, revision = found
+        if entry.names(place):
+            return Held(key, entry, revision, found=True)
+        waits = await self.waits(Place(entry.sequence, entry.time))
+        if await self._answers.find(key) is not None:
+            return None
+        if waits and (entry.firm or entry.sequence < place.sequence):
+            return None
+        taken = entry.model_copy(update={"sequence": place.sequence, "time": place.time, "firm": False})
+        log.info("claim taken over", request_id=key.id, of=entry.sequence, by=place.sequence, gone=not waits)
+        held = await self._write(key, taken, revision)
+        held.found = True
+        return held
+
+    async def store(self, held: Held, tries: Tries) -> None:
+        """Write the tries of a claim that is held; from then on no earlier submission can take it over.
+
+        Another worker may have written while it held the same redelivered request: then ours goes on top.
+
+        Raises:
+            ClaimLost: An earlier submission took the claim over, or it is answered.
+        """
+        wanted = held.entry.model_copy(update={"tries": tries, "firm": True})
         for _ in range(CONFLICTS):
             try:
-                fresh = await self._write(held.key, held.sequence, tries, held.revision)
-            except ClaimLost:
-                entry = await self._read(held.key)
-                if entry is None or entry[0].sequence != held.sequence:
-                    raise
-                held.revision = entry[1]
+                fresh = await self._write(held.key, wanted, held.revision)
+            except Conflict as exc:
+                held.revision = await self._revision_of_ours(held, exc)
             else:
-                held.revision, held.tries = fresh.revision, tries
+                held.revision, held.entry = fresh.revision, fresh.entry
                 return
         raise BrokerUnavailable(f"the claim of {held.key.id} changed {CONFLICTS} times in a row")
+
+    async def _revision_of_ours(self, held: Held, cause: Conflict) -> int:
+        found = await self._read(held.key)
+        if found is not None:
+            if not found[0].names(Place(held.entry.sequence, held.entry.time)):
+                raise ClaimLost from cause
+            return found[1]
+        if await self._answers.find(held.key) is not None:
+            raise ClaimLost from cause
+        # The bucket was emptied or made anew: the claim is made anew too.
+        return 0
 
     async def remove(self, held: Held) -> None:
         """Purge the entry without leaving a marker; called after the confirmed acknowledgement.
@@ -140,74 +171,60 @@ class Ledger:
         await self._purge(self._subject(held.key), held.revision)
 
     async def _purge(self, subject: str, revision: int) -> None:
-        with foreign_errors("purge a claim"):
+        with self._link.doing("purge a claim", "$js.api.stream.purge"):
             # `seq` is exclusive: nothing written later than this revision goes.
-            await self._js.purge_stream(self._stream, seq=revision + 1, subject=subject)
+            await self._link.js.purge_stream(self._stream, seq=revision + 1, subject=subject)
 
-    async def answer(self, key: RequestKey) -> StoredAnswer | None:
-        """The last terminal event of the id, of whatever replay."""
-        with foreign_errors("look for a terminal event"):
+    async def waits(self, place: Place) -> bool:
+        """Whether the request is still in the work queue: waiting, or in somebody's hands."""
+        if not place.sequence:
+            return False
+        try:
+            message = await self._link.read("look for a request", self._names.request_stream, seq=place.sequence)
+        except StreamMissing:
+            return False
+        return message is not None and place.is_of(message)
+
+    async def made_anew_since(self, place: Place) -> bool:
+        """Whether the work queue is a younger one than the request; its sequences then mean other requests."""
+        with self._link.doing("look at the work queue"):
             try:
-                message = await self._js.get_last_msg(self._names.result_stream, self._names.of_prompt(key.id))
+                created = (await self._link.js.stream_info(self._names.request_stream)).created
             except NotFoundError:
-                return None
-        headers = message.headers or {}
-        event_id, writer = headers.get("ce-id", ""), headers.get("ce-source", "")
-        replay = event_id.rpartition("/")[2]
-        return StoredAnswer(message.seq or 0, int(replay) if replay.isdigit() else 0, writer)
+                return True
+        return created is not None and created > place.time
 
-    async def _message_exists(self, sequence: int) -> bool:
-        with foreign_errors("look for a request"):
-            try:
-                await self._js.get_msg(self._names.request_stream, seq=sequence)
-            except NotFoundError:
-                return False
-        return True
-
-    async def _create(self, key: RequestKey, sequence: int) -> Held:
-        return await self._write(key, sequence, Tries(), 0)
-
-    async def _write(self, key: RequestKey, sequence: int, tries: Tries, revision: int) -> Held:
-        entry = _Entry(sequence=sequence, tries=tries)
-        with foreign_errors("write a claim"):
-            try:
-                ack = await self._js.publish(
-                    self._subject(key),
-                    entry.model_dump_json(exclude_defaults=True).encode(),
-                    timeout=self._timeout_s,
-                    headers={EXPECTED: str(revision)},
-                )
-            except BadRequestError as exc:
-                if exc.err_code == WRONG_LAST_SEQUENCE:
-                    raise ClaimLost from exc
-                raise
-        return Held(key, sequence, ack.seq, tries)
+    async def _write(self, key: RequestKey, entry: _Entry, revision: int) -> Held:
+        body = entry.model_dump_json(exclude_defaults=True).encode()
+        return Held(
+            key,
+            entry,
+            await self._link.store("write a claim", self._subject(key), body, {EXPECTED: str(revision)}),
+        )
 
     async def _read(self, key: RequestKey) -> tuple[_Entry, int] | None:
-        with foreign_errors("read a claim"):
-            try:
-                message = await self._js.get_last_msg(self._stream, self._subject(key))
-            except NotFoundError:
-                return None
+        message = await self._link.read("read a claim", self._stream, last_by_subj=self._subject(key))
+        if message is None:
+            return None
         try:
-            return _Entry.model_validate_json(message.data or b""), message.seq or 0
+            return _Entry.model_validate_json(message.data), message.sequence
         except ValidationError:
-            # Written by hand or by a later version: without a sequence it claims for nobody.
+            # Written or deleted by hand, or by another version: without a place it claims for nobody.
             log.warning("unreadable claim is taken over", request_id=key.id)
-            return _Entry(sequence=0, tries=Tries()), message.seq or 0
+            return _Entry(sequence=0, time=LONG_AGO), message.sequence
 
     async def sweep(self) -> int:
         """Remove the entries whose request is no longer in the work queue (a crash after its ack); how many."""
         removed = 0
-        with foreign_errors("list the claims"):
-            info = await self._js.stream_info(self._stream, subjects_filter=">")
+        with self._link.doing("list the claims", "$js.api.stream.info"):
+            info = await self._link.js.stream_info(self._stream, subjects_filter=">")
         for subject in info.state.subjects or {}:
-            request_id, _, replay = subject.removeprefix(f"$KV.{self._names.ledger_bucket}.").rpartition(".")
-            if not replay.isdigit():
+            request_id, _, number = subject.removeprefix(f"$KV.{self._names.ledger_bucket}.").rpartition(".")
+            if not number.isdecimal():
                 continue
-            entry = await self._read(RequestKey(request_id, int(replay)))
-            if entry is None or await self._message_exists(entry[0].sequence):
+            found = await self._read(RequestKey(request_id, int(number)))
+            if found is None or await self.waits(Place(found[0].sequence, found[0].time)):
                 continue
-            await self._purge(subject, entry[1])
+            await self._purge(subject, found[1])
             removed += 1
         return removed

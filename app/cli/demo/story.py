@@ -21,9 +21,11 @@ from app.cli.lines import failure_line
 from app.cli.outcome import CommandFailed, ExitCode, say
 from app.cli.outputs import save_outputs
 from app.cli.progress import shown_progress
+from app.cli.submit import follow_to_end
 from app.comfy.client import ComfyClient
 from brokers.embedded import EmbeddedNats, run_embedded
 from brokers.nats import NatsClient, NatsConfig
+from schemas.base import dump_json
 
 __all__ = ["run_demo"]
 
@@ -31,6 +33,7 @@ STANDIN_WITHIN_S = 20.0
 # A real ComfyUI may have work of its own ahead of ours.
 ANSWER_WITHIN_S = 600.0
 STANDIN_ANSWER_WITHIN_S = 60.0
+LOOK_EVERY_S = 0.1
 
 _FAREWELL = """
 That was everything: the broker, ComfyUI and the worker of this demonstration have ended. To go on:
@@ -120,13 +123,17 @@ async def _prepared(url: str, *, standin: bool) -> dict[str, Any]:
 
 
 async def _run_one(nats: EmbeddedNats, worker: Child, graph: dict[str, Any], out: Path, within_s: float) -> list[str]:
-    request = {"id": f"demo-{uuid.uuid4().hex[:12]}", "prompt": graph}
+    request_id = f"demo-{uuid.uuid4().hex[:12]}"
+    body = dump_json({"id": request_id, "prompt": graph})
     async with NatsClient(NatsConfig(servers=(nats.url,))).open() as client, anyio.create_task_group() as tasks:
         tasks.start_soon(worker.watch)
-        await client.submit(request)
         try:
             with anyio.fail_after(within_s):
-                event = await _followed(client, request["id"])
+                await _until_declared(client)
+                async with client.follow(request_id) as events:
+                    await client.submit(body, request_id=request_id)
+                    with shown_progress() as view:
+                        event = await follow_to_end(events, view)
         except TimeoutError as exc:
             raise CommandFailed(f"no answer within {within_s:g} s; see whether ComfyUI is busy") from exc
         if event["type"] != "prompt.complete":
@@ -136,10 +143,9 @@ async def _run_one(nats: EmbeddedNats, worker: Child, graph: dict[str, Any], out
     return saved
 
 
-async def _followed(client: NatsClient, request_id: str) -> dict[str, Any]:
-    with shown_progress() as view:
-        async for event in client.follow(request_id):
-            if event["type"] in ("prompt.complete", "prompt.failed"):
-                return event
-            view.show(event)
-    raise CommandFailed("the broker ended the connection")
+async def _until_declared(client: NatsClient) -> None:
+    """Wait until the worker has made the streams: a client makes none."""
+    while True:
+        if all(found.ok for found in await client.check()):
+            return
+        await anyio.sleep(LOOK_EVERY_S)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from app.comfy.standin import nodes_image, nodes_lab, nodes_load, nodes_media, nodes_save, nodes_text, nodes_txt2img
+from app.comfy.standin import (
+    nodes_image,
+    nodes_lab,
+    nodes_load,
+    nodes_media,
+    nodes_sampling,
+    nodes_save,
+    nodes_text,
+    nodes_txt2img,
+)
 from app.comfy.standin.folders import Folders
 from app.comfy.standin.node_types import JsonObject, Node
 
 NODE_CLASSES: dict[str, type[Node]] = {
     node.class_type: node
     for node in (
-        nodes_txt2img.KSampler,
+        nodes_sampling.KSampler,
         nodes_txt2img.CheckpointLoaderSimple,
         nodes_txt2img.CLIPTextEncode,
         nodes_txt2img.VAEDecode,

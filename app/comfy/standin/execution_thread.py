@@ -69,13 +69,15 @@ class ExecutionThread:
                     self._clear_cache.clear()
                     self._place.cache.clear()
         except Exception:  # noqa: BLE001 - the thread ends with it, the server does not
-            # Known cause: two waiting prompts with the same number and prompt_id, which the heap cannot compare.
+            # Known causes, as in ComfyUI: two waiting prompts with the same number and prompt_id, which the heap
+            # cannot compare, and a prompt whose extra_data is null.
             _log.exception("the execution thread is dead")
 
     def _run(self, item: QueueItem) -> None:
         prompt_id = item[1]
         self._place.interruption.sleep(self._faults.start_lag_s)
-        self._log.begin(prompt_id, item[0], item[3].get("client_id"))
+        client_id = item[3].get("client_id") if isinstance(item[3], dict) else None
+        self._log.begin(prompt_id, item[0], client_id)
         execution = PromptExecution(item, self._place)
         execution.run()
         self._place.interruption.sleep(self._faults.history_lag_s)

@@ -53,6 +53,10 @@ def check_constant(node: type[Node], name: str, declared: Input, inputs: JsonObj
 def check_own(node: type[Node], inputs: JsonObject, folders: Folders) -> list[Problem]:
     """Ask a node class that checks some of its inputs itself; inputs that are links are not its business."""
     present = {name: inputs[name] for name in node.self_checked if name in inputs}
+    missing = sorted(node.self_checked - set(present))
+    if missing:
+        # ComfyUI calls the check without the argument, and the failure of that call is what it reports.
+        raise TypeError(f"{node.class_type}.VALIDATE_INPUTS() missing 1 required positional argument: '{missing[0]}'")
     if not present:
         return []
     constants = {name: None if isinstance(value, list) else value for name, value in present.items()}

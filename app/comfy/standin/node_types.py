@@ -67,9 +67,12 @@ class Workbench(Protocol):
     folders: Folders
     numbers: FileNumbers
     graph: Graph
-    extra_pnginfo: JsonObject | None
     memory_limit_bytes: int
     previews: bool
+
+    @property
+    def extra_pnginfo(self) -> JsonObject | None:
+        """What the client wants to stand in saved files, by name."""
 
     def progress(self, value: int, total: int, preview: Preview | None = None) -> None:
         """Tell the clients how far the running node is; raises Interrupted when an interrupt was asked for."""

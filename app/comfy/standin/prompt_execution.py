@@ -7,6 +7,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.comfy.standin.catalogue import NODE_CLASSES
 from app.comfy.standin.execution_order import ExecutionOrder
 from app.comfy.standin.file_names import FileNumbers
 from app.comfy.standin.folders import Folders
@@ -44,7 +45,7 @@ class PromptExecution:
         _, self._prompt_id, graph, extra, self._outputs = item
         # Nodes get notes of their own during the run, which the queue and the history must not show.
         self.graph: Graph = {node_id: dict(node) for node_id, node in graph.items()}
-        self.extra_pnginfo: JsonObject | None = extra.get("extra_pnginfo")
+        self._extra = extra
         self.folders = place.folders
         self.numbers = place.numbers
         self.memory_limit_bytes = place.memory_limit_bytes
@@ -56,10 +57,15 @@ class PromptExecution:
         self._wire = wire = place.wire
         self._executed: list[str] = []
         self._current = ""
-        wire.client_id = extra.get("client_id")
+        wire.client_id = extra["client_id"] if "client_id" in extra else None  # noqa: SIM401 - it may be a list
         self._board = ProgressBoard(
             self._prompt_id, lambda content: wire.send("progress_state", content, wire.client_id)
         )
+
+    @property
+    def extra_pnginfo(self) -> JsonObject | None:
+        """What the client wants to stand in saved files; AttributeError if its extra_data was no object."""
+        return self._extra.get("extra_pnginfo")
 
     def run(self) -> None:
         """Run all nodes that the outputs need; never raises for what a node does."""
@@ -128,7 +134,7 @@ class PromptExecution:
             self._tell_executed(node_id, None if shown is None else shown.output)
             self._board.finish(node_id)
             return True
-        given: JsonObject | None = None
+        given: JsonObject = {}
         try:
             self._board.start(node_id)
             given = self._gather(node_id)
@@ -143,7 +149,7 @@ class PromptExecution:
             self._tell("execution_interrupted", self._where(node_id), to_all=True)
             return False
         except Exception as failure:  # noqa: BLE001 - whatever a node raises ends its prompt, never the server
-            self._tell("execution_error", self._where(node_id) | self._describe(failure, given or {}))
+            self._tell("execution_error", self._where(node_id) | self._describe(failure, node_id, given))
             return False
         if produced.ui:
             self._cache.keep_shown(node_id, produced.ui)
@@ -182,7 +188,11 @@ class PromptExecution:
             "executed": list(self._executed),
         }
 
-    def _describe(self, failure: Exception, given: JsonObject) -> JsonObject:
+    def _describe(self, failure: Exception, node_id: str, given: JsonObject) -> JsonObject:
+        described = self._extra.get("extra_pnginfo") if isinstance(self._extra, dict) else None
+        hidden = {"PROMPT": self.graph, "EXTRA_PNGINFO": described}
+        kinds = NODE_CLASSES[self.graph[node_id]["class_type"]].hidden
+        given = given | {name: hidden[kind] for name, kind in kinds.items()}
         return {
             "exception_message": f"{failure}\n",
             "exception_type": type_name(failure),

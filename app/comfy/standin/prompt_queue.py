@@ -69,8 +69,7 @@ class PromptQueue:
             if item is not None and self.keeps_history:
                 while len(self._history) > _LONGEST_HISTORY:
                     del self._history[next(iter(self._history))]
-                extra = {key: value for key, value in item[3].items() if key not in _SECRETS}
-                shown = [item[0], item[1], item[2], extra, item[4]]
+                shown = [*item[:3], _without_secrets(item[3]), item[4]]
                 self._history[item[1]] = {
                     "prompt": shown,
                     "outputs": result["outputs"],
@@ -148,3 +147,8 @@ class PromptQueue:
                 return False
             action()
             return True
+
+
+def _without_secrets(extra: Any) -> Any:
+    """Return extra data without keys of paid services; what is no object stays as it is."""
+    return {key: value for key, value in extra.items() if key not in _SECRETS} if isinstance(extra, dict) else extra

@@ -36,7 +36,7 @@ async def view(request: web.Request) -> web.StreamResponse:
     headers = {"Content-Disposition": f'filename="{found.name}"'}
     channel = query.get("channel", "rgba")
     if "preview" in query:
-        body, kind = await asyncio.to_thread(_preview, found, query["preview"], channel)
+        body, kind = await asyncio.to_thread(_preview, found, query["preview"], query.get("channel", ""))
         return web.Response(body=body, content_type=kind, headers=headers)
     if channel in ("rgb", "a"):
         body = await asyncio.to_thread(_channel, found, channel)
@@ -146,7 +146,7 @@ def _with_mask(original: Path, mask: bytes) -> bytes:
 def _preview(path: Path, wish: str, channel: str) -> tuple[bytes, str]:
     """Return a picture in the form ``format;quality``, webp unless jpeg is asked for, and its content type."""
     parts = wish.split(";")
-    encoding = parts[0] if parts[0] in ("webp", "jpeg") and "a" not in channel.replace("rgba", "") else "webp"
+    encoding = parts[0] if parts[0] in ("webp", "jpeg") and "a" not in channel else "webp"
     quality = int(parts[-1]) if parts[-1].isdigit() else 90
     target = io.BytesIO()
     with Image.open(path) as picture:

@@ -28,7 +28,8 @@ async def take_prompt(request: web.Request) -> web.Response:
     """Validate a prompt and queue it.
 
     Anything that is not the JSON expected raises and becomes ComfyUI's plain-text 500. A number of the counter is
-    used up even by a prompt that is refused.
+    used up even by a prompt that is refused. ``extra_data`` is taken unseen, as there: null kills the execution
+    thread when the prompt's turn comes.
     """
     engine = request.app[ENGINE]
     body = await request.json()
@@ -51,8 +52,6 @@ async def take_prompt(request: web.Request) -> web.Response:
     extra: JsonObject = body.get("extra_data", {})
     if "client_id" in body:
         extra["client_id"] = body["client_id"]
-    if not isinstance(extra, dict):
-        raise TypeError("extra_data is not an object")
     if verdict.error is not None:
         return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
     if engine.config.version == "new":
@@ -73,9 +72,9 @@ async def change_queue(request: web.Request) -> web.Response:
     """Drop all waiting prompts, or those named."""
     queue = request.app[ENGINE].queue
     body = await request.json()
-    if body.get("clear"):
+    if _field(body, "clear"):
         queue.clear()
-    for prompt_id in body.get("delete", []):
+    for prompt_id in _field(body, "delete", []):
         queue.delete(prompt_id)
     return web.Response(status=200)
 
@@ -114,9 +113,9 @@ async def change_history(request: web.Request) -> web.Response:
     """Forget the whole history, or the prompts named."""
     queue = request.app[ENGINE].queue
     body = await request.json()
-    if body.get("clear"):
+    if _field(body, "clear"):
         queue.clear_history()
-    for prompt_id in body.get("delete", []):
+    for prompt_id in _field(body, "delete", []):
         queue.delete_history(prompt_id)
     return web.Response(status=200)
 
@@ -128,6 +127,11 @@ async def free(request: web.Request) -> web.Response:
     if body.get("free_memory", False):
         request.app[ENGINE].thread.forget_results()
     return web.Response(status=200)
+
+
+def _field(body: Any, name: str, default: Any = None) -> Any:
+    """Return a field of a body that may also be a list, which then simply does not have it."""
+    return body[name] if name in body else default  # noqa: SIM401 - a list has no get
 
 
 def _prompt_id(body: JsonObject, engine: Engine) -> str | None:

@@ -1,0 +1,37 @@
+"""The connection that every command shares, and events as JSON data."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from app.settings import Settings
+from brokers.base import Client, EventMessage
+from brokers.nats import NatsClient
+from schemas.base import WrongField
+
+__all__ = ["TERMINAL", "document_of", "open_client"]
+
+TERMINAL = ("prompt.complete", "prompt.failed")
+
+
+@asynccontextmanager
+async def open_client(settings: Settings) -> AsyncIterator[Client]:
+    """A client of the broker at BROKER_URL, connected until the block ends.
+
+    Raises:
+        BrokerUnavailable: It does not answer.
+        BrokerRefused: It refuses us or is too old.
+    """
+    async with NatsClient(settings.nats).open() as client:
+        yield client
+
+
+def document_of(event: EventMessage) -> Mapping[str, Any] | None:
+    """The event as JSON data; None when it is none, and so no event of a worker."""
+    try:
+        document = event.document
+    except WrongField:
+        return None
+    return document if isinstance(document, dict) else None

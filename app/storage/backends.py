@@ -1,0 +1,67 @@
+"""Every backend, built from the settings, in the order in which they are asked whether a URL is theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.errors import ConfigurationError
+from app.storage.base import Storage
+from app.storage.carrier import Carrier
+from app.storage.config import StorageConfig
+from app.storage.faults import Fault
+from app.storage.file import FileStorage, file_path
+from app.storage.guard import Guard
+from app.storage.http import HttpStorage
+from app.storage.nats_object import NatsObjectStorage, Objects
+from app.storage.outgoing import Outgoing
+from app.storage.proxies import Proxies
+
+__all__ = ["Backends", "make_backends"]
+
+
+@dataclass(frozen=True)
+class Backends:
+    """The backends and what they share.
+
+    Attributes:
+        all: In the order of asking; HTTP takes what is left of http and https URLs.
+        outgoing: Their connections, to be opened and closed around their use.
+        azure_account: URL of the operator's storage account, if one is configured.
+    """
+
+    all: tuple[Storage, ...]
+    outgoing: Outgoing
+    azure_account: str | None
+
+
+def make_backends(config: StorageConfig, objects: Objects | None) -> Backends:
+    """Build all backends; nothing is connected.
+
+    Raises:
+        ConfigurationError: A setting is wrong; the sentence names the variable.
+    """
+    try:
+        guard = Guard(config.allowed_private_hosts, _endpoints(config))
+    except ValueError as exc:
+        raise ConfigurationError(f"ALLOWED_PRIVATE_HOSTS is wrong: {exc}") from exc
+    outgoing = Outgoing(guard, Proxies(config.proxies), config.timings)
+    carrier = Carrier(outgoing, config.timings, config.max_download_bytes)
+    store = config.output_store
+    file = FileStorage(_folder(store) if store.startswith("file:") else None, config.max_download_bytes)
+    bucket = store.partition("://")[2].partition("/")[0] if store.startswith("nats:") else None
+    nats = NatsObjectStorage(bucket, objects, config.timings)
+    return Backends((file, nats, HttpStorage(carrier, config)), outgoing, None)
+
+
+def _endpoints(config: StorageConfig) -> list[str]:
+    """URLs whose host and port may be reached wherever they are."""
+    store = config.output_store if config.output_store.startswith("http") else None
+    return [url for url in (config.s3.endpoint_url, config.hugging_face.endpoint, store) if url]
+
+
+def _folder(store: str) -> Path:
+    try:
+        return file_path(store)
+    except Fault as exc:
+        raise ConfigurationError(f"OUTPUT_STORE={store} is wrong: {exc.reason}") from exc

@@ -1,0 +1,291 @@
+"""S3 and whatever speaks it: boto3 signs, the carrier moves the bytes to addresses that were checked."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+from xml.sax.saxutils import escape, unescape
+
+import anyio
+import structlog
+from typing_extensions import override
+from yarl import URL
+
+from app.storage.base import Downloaded, Progress, Storage, Uploaded
+from app.storage.carrier import Answer, Call, Carrier, FilePart, MakeCall
+from app.storage.config import S3Config
+from app.storage.faults import Fault, as_input, as_upload, status_fault
+from app.storage.http import media_type_of
+from app.storage.media_types import safe_filename
+from app.storage.parallel import in_parallel
+from app.storage.s3_signing import S3Account, S3Signer
+from app.storage.secrets import public_url
+from app.storage.threads import disk, in_thread
+from app.storage.urls import check_path, check_text
+from schemas.credentials import Auth, S3Auth
+
+__all__ = ["S3Storage", "part_sizes", "s3_location"]
+
+MIB: Final = 1024 * 1024
+PART_BYTES: Final = 16 * MIB
+# S3 takes 10 000 parts.
+_MOST_PARTS: Final = 9_000
+_PARTS_AT_ONCE: Final = 4
+_ABORT_WITHIN_S: Final = 10
+_TAG: Final = re.compile(rb"<(Code|UploadId)>([^<]{1,1024})</")
+
+_CURES: Final = {
+    "NoSuchBucket": "there is no such bucket; correct its name or create it",
+    "NoSuchKey": "there is no such object; correct the key",
+    "AccessDenied": "these keys may not do that; give them the right, or other keys",
+    "InvalidAccessKeyId": "the access key is not known there; correct the keys or the endpoint",
+    "SignatureDoesNotMatch": "the secret key is wrong; correct it",
+    "ExpiredToken": "the session token has expired; get a new one",
+    "InvalidToken": "the session token is wrong; correct it",
+    "RequestTimeTooSkewed": "this machine's clock is wrong; correct it",
+    "InvalidObjectState": "the object is archived; restore it first",
+    "EntityTooLarge": "the file is too large for the store",
+}
+# Those with a 4xx status that another try may change; 5xx are by their status.
+_PASSING: Final = frozenset({"BadDigest", "OperationAborted", "RequestTimeout", "SlowDown", "Throttling"})
+
+log = structlog.get_logger("comfybus.storage")
+
+
+def s3_location(url: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``; the key is verbatim, as the AWS tools take it, not percent-encoded.
+
+    Raises:
+        Fault: It is no such URL.
+    """
+    check_text(url)
+    bucket, _, key = url[len("s3://") :].partition("/")
+    if not bucket or not key or "@" in bucket or ":" in bucket:
+        raise Fault("it is no s3://bucket/key; correct it", passing=False)
+    check_path(key)
+    return bucket, key
+
+
+def part_sizes(size_bytes: int) -> list[tuple[int, int]]:
+    """Offset and length of each part of a file: 16 MiB, doubled as often as there would be too many."""
+    length = PART_BYTES
+    while size_bytes > length * _MOST_PARTS:
+        length *= 2
+    return [(offset, min(length, size_bytes - offset)) for offset in range(0, size_bytes, length)]
+
+
+class S3Storage(Storage):
+    """See ``Storage``. Files over 16 MiB go in parts, four at once; every part's MD5 is checked by the server.
+
+    An upload that is broken off is aborted; one whose process was killed leaves invisible parts, for the bucket's
+    life-cycle rule to remove. A bucket of another region is found by what its server answers.
+    """
+
+    name = "s3"
+
+    def __init__(self, carrier: Carrier, config: S3Config, store_bucket: str | None = None) -> None:
+        self._carrier = carrier
+        self._signer = S3Signer(config)
+        self._config = config
+        self._store_bucket = store_bucket
+
+    @override
+    def accepts(self, url: str) -> bool:
+        """Every s3 URL."""
+        return url[:5].lower() == "s3://"
+
+    @override
+    def uses_operator_credentials(self, url: str) -> bool:
+        """Always, when the request brings none."""
+        return True
+
+    @override
+    async def download(
+        self, url: str, into: Path, *, auth: Auth | None = None, progress: Progress | None = None
+    ) -> Downloaded:
+        """GetObject; see ``Storage``."""
+        with as_input(url):
+            place = self._place(url, auth)
+            received = await self._carrier.receive(
+                place.call("GET", "get_object"), into, where=place.where, progress=progress, explain=place.explain
+            )
+        name = safe_filename(place.key)
+        return Downloaded(into, received.size_bytes, received.sha256, name, media_type_of(received))
+
+    @override
+    async def upload(self, path: Path, url: str, *, media_type: str | None, auth: Auth | None = None) -> Uploaded:
+        """PutObject, or a multipart upload; see ``Storage``."""
+        with as_upload(url):
+            place = self._place(url, auth)
+            size = (await disk(path.stat)).st_size
+            kind = {"ContentType": media_type} if media_type else {}
+            if size <= PART_BYTES:
+                await self._put(place, "put_object", FilePart(path, 0, size), kind)
+            else:
+                await self._put_in_parts(place, path, size, kind)
+        return Uploaded(public_url(url), size)
+
+    @override
+    async def check_access(self, url: str, *, auth: Auth | None = None) -> None:
+        """GetObject of the first byte; see ``Storage``."""
+        with as_input(url):
+            place = self._place(url, auth)
+            await self._carrier.may_read(place.call("GET", "get_object"), where=place.where, explain=place.explain)
+
+    @override
+    async def probe(self) -> str:
+        """HeadBucket of OUTPUT_STORE; see ``Storage``."""
+        if self._store_bucket is None:
+            return "s3 URLs; no bucket of OUTPUT_STORE to ask"
+        url = f"s3://{self._store_bucket}"
+        with as_upload(url):
+            place = _Place(self._signer, S3Account(), self._store_bucket, "")
+            await self._carrier.ask(place.call("HEAD", "head_bucket"), where=url, explain=place.explain)
+        return f"the bucket {self._store_bucket} answers"
+
+    def _place(self, url: str, auth: Auth | None) -> _Place:
+        bucket, key = s3_location(url)
+        if auth is None:
+            return _Place(self._signer, S3Account(), bucket, key)
+        if not isinstance(auth, S3Auth):
+            raise Fault(f"credentials of type {auth.type} do not fit s3:// URLs; give type s3", passing=False)
+        account = S3Account(
+            auth.access_key_id,
+            auth.secret_access_key.get_secret_value(),
+            auth.session_token.get_secret_value() if auth.session_token else None,
+            auth.endpoint,
+            auth.region,
+        )
+        return _Place(self._signer, account, bucket, key)
+
+    async def _put(self, place: _Place, operation: str, part: FilePart, params: Mapping[str, object]) -> str:
+        """Send one body with its MD5; returns the ETag."""
+        md5 = base64.b64encode(await disk(_md5, part)).decode()
+        call = place.call("PUT", operation, **params, ContentMD5=md5)
+        answer = await self._carrier.send(call, part, where=place.where, explain=place.explain)
+        return answer.headers.get("ETag", "")
+
+    async def _put_in_parts(self, place: _Place, path: Path, size: int, kind: Mapping[str, object]) -> None:
+        begin = place.call("POST", "create_multipart_upload", **kind)
+        answer = await self._carrier.ask(begin, where=place.where, body=b"", explain=place.explain)
+        upload = _tag(answer.body, "UploadId")
+        if not upload:
+            raise Fault("the server begins no multipart upload; is it S3?", passing=False)
+        try:
+            steps = [
+                partial(
+                    self._put, place, "upload_part", FilePart(path, *span), {"UploadId": upload, "PartNumber": number}
+                )
+                for number, span in enumerate(part_sizes(size), start=1)
+            ]
+            etags = await in_parallel(steps, _PARTS_AT_ONCE)
+            await self._complete(place, upload, etags, size)
+        except BaseException:
+            with anyio.move_on_after(_ABORT_WITHIN_S, shield=True):
+                await self._abort(place, upload)
+            raise
+
+    async def _complete(self, place: _Place, upload: str, etags: list[str], size: int) -> None:
+        parts = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
+            for number, etag in enumerate(etags, start=1)
+        )
+        body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+        call = place.call("POST", "complete_multipart_upload", UploadId=upload)
+        try:
+            # S3 begins to answer with 200 before it knows how the joining ends.
+            await self._carrier.ask(
+                call,
+                where=place.where,
+                body=body,
+                explain=place.explain,
+                is_refusal=lambda answer: bool(_tag(answer.body, "Code")),
+            )
+        except Fault as exc:
+            # After an answer that was lost the upload is gone because it is complete.
+            if exc.status != 404:
+                raise
+            log.info("multipart upload is gone, looking for the object", where=place.where)
+        await self._verify(place, size)
+
+    async def _verify(self, place: _Place, size: int) -> None:
+        try:
+            answer = await self._carrier.ask(
+                place.call("HEAD", "head_object"), where=place.where, explain=place.explain
+            )
+        except Fault as exc:
+            if exc.status == 403:
+                return  # keys that may write only
+            raise
+        if answer.headers.get("Content-Length", "") != str(size):
+            raise Fault("the object has another size than the file; try again later", passing=True)
+
+    async def _abort(self, place: _Place, upload: str) -> None:
+        call = place.call("DELETE", "abort_multipart_upload", UploadId=upload)
+        try:
+            await self._carrier.ask(call, where=place.where, explain=place.explain)
+        except Fault as exc:
+            log.warning(
+                "multipart upload not aborted; the bucket keeps its parts", where=place.where, reason=exc.reason
+            )
+
+
+class _Place:
+    """One object of one account."""
+
+    def __init__(self, signer: S3Signer, account: S3Account, bucket: str, key: str) -> None:
+        self._signer = signer
+        self._account = account
+        self._bucket = bucket
+        self.key = key
+        self.where = f"s3://{bucket}/{key}"
+
+    def call(self, method: str, operation: str, **params: object) -> MakeCall:
+        """A signed call, made anew for each try."""
+        wanted = {"Bucket": self._bucket, **({"Key": self.key} if self.key else {}), **params}
+        named = {"ContentMD5": "Content-MD5", "ContentType": "Content-Type"}
+        headers = {header: str(params[name]) for name, header in named.items() if name in params}
+
+        async def make() -> Call:
+            url = await in_thread(self._signer.sign, self._account, operation, wanted)
+            return Call(method, URL(url, encoded=True), headers, expect=method == "PUT")
+
+        return make
+
+    def explain(self, answer: Answer) -> Fault:
+        """The fault behind an answer; one that names another region is worth another try."""
+        region = answer.headers.get("x-amz-bucket-region", "")
+        if region and self._signer.learn_region(self._account, self._bucket, region):
+            return Fault(f"the bucket lives in {region}; set AWS_REGION", passing=True, status=answer.status)
+        return _explain(_tag(answer.body, "Code"), answer)
+
+
+def _explain(code: str, answer: Answer) -> Fault:
+    fault = status_fault(answer.status, answer.headers)
+    if not code:
+        return fault
+    cure = _CURES.get(code, "correct the request, or look into the store's log")
+    passing = fault.passing or code in _PASSING or answer.status == 200
+    return Fault(f"S3 answers {code}: {cure}", passing=passing, retry_after_s=fault.retry_after_s, status=fault.status)
+
+
+def _tag(body: bytes, name: str) -> str:
+    """The text of the first such element, without an XML parser: the answer is a stranger's."""
+    found = next((match for match in _TAG.finditer(body) if match.group(1).decode() == name), None)
+    return unescape(found.group(2).decode(errors="replace")) if found else ""
+
+
+def _md5(part: FilePart) -> bytes:
+    digest = hashlib.md5(usedforsecurity=False)
+    with part.path.open("rb") as file:
+        file.seek(part.offset)
+        left = part.length
+        while left and (chunk := file.read(min(left, MIB))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.digest()

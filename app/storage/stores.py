@@ -1,0 +1,343 @@
+"""All backends as one: picks by URL, applies credentials, checks what is allowed, caches, tells of every transfer."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import unquote
+
+import anyio
+import structlog
+
+from app.errors import ConfigurationError, PromptError, UploadFailed
+from app.storage.backends import Backends, make_backends
+from app.storage.base import Downloaded, Progress, Storage, UploadRefused
+from app.storage.cache import Cache, Wanted
+from app.storage.cache_entries import Record
+from app.storage.cache_eviction import Evicted
+from app.storage.cache_links import LinkWish, link
+from app.storage.cache_locks import Hold
+from app.storage.config import StorageConfig
+from app.storage.credentials import Glob, find_auth
+from app.storage.faults import Fault, as_input, as_upload
+from app.storage.media_types import media_type_for
+from app.storage.nats_object import Objects
+from app.storage.secrets import Scrubber, public_url
+from app.storage.targets import store_url, target_url
+from app.storage.threads import disk
+from app.storage.transfers import Fetched, StorageTransfer
+from app.storage.turns import Turns
+from app.storage.urls import check_path, check_text
+from schemas.credentials import Auth, Credential
+from schemas.prompt import PromptOptions
+
+__all__ = ["Fetched", "Hold", "StorageTransfer", "Stores"]
+
+log = structlog.get_logger("comfybus.storage")
+
+
+class Stores:
+    """Everything that moves files in and out; used within ``open``, from tasks of one event loop.
+
+    Args:
+        config: All settings.
+        objects: The object bucket of OUTPUT_STORE, where that is ``nats://``.
+        on_transfer: Told of every transfer on the event loop; must not block or raise.
+
+    Raises:
+        ConfigurationError: A setting is wrong; the sentence names the variable.
+    """
+
+    def __init__(
+        self,
+        config: StorageConfig,
+        *,
+        objects: Objects | None = None,
+        on_transfer: Callable[[StorageTransfer], None] = lambda _: None,
+    ) -> None:
+        self._config = config
+        self._tell = on_transfer
+        self._backends: Backends = make_backends(config, objects)
+        self._allowed = [Glob(pattern) for pattern in config.allowed_urls]
+        self._uploads = Turns()
+        self._cache: Cache
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Self]:
+        """Open connections and cache until the block ends; downloads that still run are ended then.
+
+        Raises:
+            ConfigurationError: CACHE_DIR cannot be used.
+        """
+        problem: Exception | None = None
+        async with self._backends.outgoing, anyio.create_task_group() as tasks:
+            self._cache = Cache(self._config.cache_dir, self._config.cache_limit_bytes, tasks, self._evicted)
+            try:
+                await self._cache.open()
+                yield self
+            except Exception as exc:  # noqa: BLE001 - raised below, outside the group that would wrap it
+                problem = exc
+            finally:
+                tasks.cancel_scope.cancel()
+        if isinstance(problem, Fault):
+            raise ConfigurationError(
+                f"CACHE_DIR={self._config.cache_dir} cannot be used: {problem.reason}"
+            ) from problem
+        if problem is not None:
+            raise problem
+
+    async def fetch(
+        self,
+        url: str,
+        credentials: Sequence[Credential] | None = None,
+        *,
+        folder: Path | None = None,
+        filename: str | None = None,
+        in_use: Hold,
+        progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Fetched:
+        """Bring a file here through the cache.
+
+        Args:
+            url: Of an input or a model; the cache knows it by its exact text.
+            credentials: The request's own; the first whose pattern fits the URL is used.
+            folder: Where the file is wanted, made when missing; None leaves it in the cache.
+            filename: Its name there, one path segment; None for the name in the cache, which no other URL has.
+            in_use: Keeps the file in the cache until it is released.
+            progress: Told of the bytes of a download as they come, also of one that another asker began.
+            overwrite: Take the place of another file of this name in the folder.
+
+        Raises:
+            InputUnavailable: It cannot be had now.
+            InputRefused: It cannot be had at all, not by this request, or the name in the folder is another file's.
+        """
+        with as_input(url):
+            storage, auth = self._source(url, credentials)
+            wanted = Wanted(
+                url,
+                auth,
+                partial(self._download, storage, url, auth, in_use.request_id),
+                partial(storage.check_access, url, auth=auth),
+                partial(self._stored, storage.name, in_use.request_id),
+            )
+            key, record, hit = await self._cache.get(wanted, in_use, progress)
+            path = self._cache.folder.root / record.file
+            if folder is not None:
+                wish = LinkWish(folder, filename, symlinks=self._config.symlinks, replace=overwrite)
+                path = await disk(link, self._cache.folder, key, record, wish)
+        if hit:
+            self._tell(
+                StorageTransfer("hit", storage.name, record.url, in_use.request_id, str(path), record.size_bytes)
+            )
+        return Fetched(path, record.size_bytes, record.sha256, record.filename, record.media_type)
+
+    async def read(self, url: str, credentials: Sequence[Credential] | None = None, *, limit_bytes: int) -> bytes:
+        """A small file's bytes, past the cache: for requests that come as a reference.
+
+        Raises:
+            InputUnavailable: It cannot be had now.
+            InputRefused: It cannot be had, or is larger than ``limit_bytes``.
+        """
+        with as_input(url):
+            storage, auth = self._source(url, credentials)
+            part = self._cache.folder.partial(f"read-{uuid.uuid4().hex}")
+            try:
+                with anyio.CancelScope() as scope:
+
+                    def watch(size_bytes: int, total: int | None) -> None:
+                        if max(size_bytes, total or 0) > limit_bytes:
+                            scope.cancel()
+
+                    downloaded = await storage.download(url, part, auth=auth, progress=watch)
+                    if downloaded.size_bytes <= limit_bytes:
+                        return await disk(part.read_bytes)
+                raise Fault(f"it is larger than the {limit_bytes} bytes allowed here; send less", passing=False)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await disk(self._cache.folder.discard_partial, part.name)
+
+    async def save(self, url: str, path: Path, credentials: Sequence[Credential] | None = None) -> Downloaded:
+        """Bring a file to a path, past the cache; it appears there whole or not at all.
+
+        Raises:
+            InputUnavailable: It cannot be had now.
+            InputRefused: It cannot be had.
+        """
+        with as_input(url):
+            storage, auth = self._source(url, credentials)
+            part = path.with_name(f".{uuid.uuid4().hex}.part")
+            try:
+                downloaded = await self._download(storage, url, auth, None, part)
+                await disk(part.replace, path)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await disk(self._cache.folder.discard, part)
+        return replace(downloaded, path=path)
+
+    async def put(
+        self,
+        path: Path,
+        target_url: str,
+        *,
+        media_type: str | None = None,
+        credentials: Sequence[Credential] | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Store a file and return its URL without secrets. Of several uploads to one URL the last that began wins.
+
+        Args:
+            path: A file that does not change meanwhile.
+            target_url: What ``target_url`` or ``output_url`` gave.
+            media_type: None to go by the file name of the URL.
+            credentials: The request's own; OUTPUT_STORE never gets them.
+            request_id: For the events.
+
+        Raises:
+            UploadFailed: It was not taken; another try of the request may help.
+            UploadRefused: It will not be taken: the request's target is wrong or forbidden.
+        """
+        began = time.monotonic()
+        ours = self._in_output_store(target_url)
+        backend = "unknown"
+        try:
+            with as_upload(target_url):
+                storage, auth = self._source(target_url, None if ours else credentials)
+                backend = storage.name
+                media_type = media_type or media_type_for(public_url(target_url))
+                async with self._uploads.turn(target_url):
+                    uploaded = await storage.upload(path, target_url, media_type=media_type, auth=auth)
+        except UploadFailed as exc:
+            self._failed("upload_failed", backend, target_url, request_id, exc, began)
+            if ours and isinstance(exc, UploadRefused):
+                # The request is not at fault: an operator's correction lets another try succeed.
+                raise UploadFailed(str(exc)) from exc
+            raise
+        self._tell(
+            StorageTransfer(
+                "uploaded",
+                backend,
+                uploaded.url,
+                request_id,
+                local_path=str(path),
+                size_bytes=uploaded.size_bytes,
+                duration_s=time.monotonic() - began,
+            )
+        )
+        return uploaded.url
+
+    def target_url(self, options: PromptOptions, filename: str) -> str | None:
+        """The URL under which a request wants a file of this name; None if it names no target.
+
+        It may hold secrets of the request's own ``url_prefix``: for ``put`` only. Any name will do to check a target
+        before a prompt runs.
+
+        Raises:
+            InvalidRequest: The target makes no URL, leads upwards, or needs what is not configured; with location.
+        """
+        azure, hub = self._backends.azure_account, self._config.hugging_face.endpoint
+        return target_url(options, filename, azure_account=azure, hub=hub)
+
+    def output_url(self, request_id: str, sha256: str, filename: str) -> str:
+        """The URL of an output in OUTPUT_STORE, the same for the same bytes.
+
+        Raises:
+            UploadFailed: There is no OUTPUT_STORE, or the file name is no plain path segment.
+        """
+        if not self._config.output_store:
+            raise UploadFailed("The outputs do not fit inline and there is no OUTPUT_STORE; set it.")
+        with as_upload(self._config.output_store):
+            return store_url(self._config.output_store, request_id, sha256, filename)
+
+    def scrubber(self, credentials: Sequence[Credential] | None) -> Scrubber:
+        """A scrubber for one request that knows the operator's storage secrets too."""
+        return Scrubber(credentials, extra=self._config.secrets())
+
+    async def probe(self) -> AsyncIterator[tuple[str, bool, str]]:
+        """What is configured, one after the other: name, whether it works, and a sentence; for ``doctor``."""
+        for storage in self._backends.all:
+            try:
+                yield storage.name, True, await storage.probe()
+            except PromptError as exc:
+                yield storage.name, False, str(exc)
+
+    # --- inside
+
+    def _source(self, url: str, credentials: Sequence[Credential] | None) -> tuple[Storage, Auth | None]:
+        """The backend and the credentials for a URL.
+
+        Raises:
+            Fault: Nobody takes such URLs, or the operator's credentials must not be used for this one.
+        """
+        check_text(url)
+        storage = next((one for one in self._backends.all if one.accepts(url)), None)
+        if storage is None:
+            schemes = "https, http, s3, hf repositories on the Hub, Azure blobs, and below OUTPUT_STORE file and nats"
+            raise Fault(f"no backend takes URLs of this kind; use one of {schemes}", passing=False)
+        auth = find_auth(credentials, url)
+        if auth is None and storage.uses_operator_credentials(url) and not self._is_allowed(url):
+            raise Fault("ALLOWED_URLS does not name it; send credentials with the request", passing=False)
+        return storage, auth
+
+    def _is_allowed(self, url: str) -> bool:
+        return not self._allowed or self._in_output_store(url) or any(one.matches(url) for one in self._allowed)
+
+    def _in_output_store(self, url: str) -> bool:
+        store = self._config.output_store.rstrip("/")
+        if not store or not url.startswith(f"{store}/"):
+            return False
+        try:
+            check_path(unquote(url.partition("://")[2]))
+        except Fault:
+            return False
+        return True
+
+    async def _download(
+        self,
+        storage: Storage,
+        url: str,
+        auth: Auth | None,
+        request_id: str | None,
+        into: Path,
+        progress: Progress | None = None,
+    ) -> Downloaded:
+        began = time.monotonic()
+        try:
+            return await storage.download(url, into, auth=auth, progress=progress)
+        except PromptError as exc:
+            self._failed("download_failed", storage.name, url, request_id, exc, began)
+            raise
+
+    def _stored(self, backend: str, request_id: str | None, record: Record, path: Path, duration_s: float) -> None:
+        self._tell(
+            StorageTransfer(
+                "downloaded", backend, record.url, request_id, str(path), record.size_bytes, round(duration_s, 3)
+            )
+        )
+
+    def _evicted(self, evicted: Evicted) -> None:
+        record = evicted.record
+        self._tell(StorageTransfer("deleted", "cache", record.url, None, str(evicted.path), record.size_bytes))
+
+    def _failed(
+        self,
+        event: Literal["download_failed", "upload_failed"],
+        backend: str,
+        url: str,
+        request_id: str | None,
+        exc: PromptError,
+        began: float,
+    ) -> None:
+        log.warning("transfer failed", event_type=event, backend=backend, request_id=request_id, reason=str(exc))
+        duration_s = round(time.monotonic() - began, 3)
+        self._tell(
+            StorageTransfer(
+                event, backend, public_url(url), request_id, duration_s=duration_s, error=str(exc), code=exc.code
+            )
+        )

@@ -1,0 +1,59 @@
+"""What the stores hand out: files that were fetched, and word of every transfer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Fetched", "StorageTransfer"]
+
+
+@dataclass(frozen=True)
+class StorageTransfer:
+    """Something that happened to a file, for events and metrics.
+
+    Attributes:
+        event: ``hit`` is a file that was in the cache already: a metric, no event.
+        backend: ``s3``, ``azure``, ``hf``, ``http``, ``file`` or ``nats``; ``cache`` for deletions.
+        url: Without secrets.
+        request_id: Whose prompt it was for; None outside a prompt. A download for several counts for the first.
+        local_path: The file on this machine.
+        size_bytes: Its size, if it is known.
+        duration_s: How long it took.
+        error: A sentence, when it failed.
+        code: Of the prompt's error, when it failed.
+    """
+
+    event: Literal["downloaded", "uploaded", "deleted", "hit", "download_failed", "upload_failed"]
+    backend: str
+    url: str
+    request_id: str | None
+    local_path: str | None = None
+    size_bytes: int | None = None
+    duration_s: float | None = None
+    error: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Fetched(os.PathLike[str]):
+    """A file that was fetched through the cache; passes wherever a path does.
+
+    Attributes:
+        path: In the folder that was asked for, else in the cache. Not to be changed: it may be the cache's own.
+        size_bytes: Its size.
+        sha256: Digest of its content in lower-case hex.
+        filename: The name its source gave it, one harmless path segment; None if it gave none.
+        media_type: The type its source gave it; None if it gave none.
+    """
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    filename: str | None
+    media_type: str | None
+
+    def __fspath__(self) -> str:
+        return str(self.path)

@@ -1,0 +1,135 @@
+"""The side of producers and consumers on NATS: send requests and commands, follow events, look after dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from nats.js.errors import NotFoundError
+
+from brokers.base import BrokerRefused, Check, DeadLetter, EventMessage
+from brokers.channels import Channel
+from brokers.nats import checks, dlq, follow
+from brokers.nats.connection import NatsConfig
+from brokers.nats.headers import can_be_sent, safe
+from brokers.nats.letters import MESSAGE_ID
+from brokers.nats.link import Link
+from brokers.nats.objects import NatsObjects, parse_url
+from schemas.envelope import usable_id
+
+__all__ = ["NatsClient"]
+
+LIFE_SIGNS = ("started", "heartbeat", "stopped")
+
+
+class NatsClient:
+    """See ``brokers.base.Client``."""
+
+    def __init__(self, config: NatsConfig) -> None:
+        """Prepare; nothing is connected before ``open``.
+
+        Args:
+            config: Where NATS is and what the channels are called.
+        """
+        self._config = config
+        self._names = config.names
+        self.link = Link(config)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[NatsClient]:
+        """Connect, and stay connected until the block ends; see the protocol."""
+        async with self.link.open():
+            yield self
+
+    # --- sending
+
+    async def submit(
+        self, body: bytes, headers: Mapping[str, str] | None = None, *, request_id: str, message_id: str | None = None
+    ) -> None:
+        """Send a request; see the protocol. The id plays no part on NATS but in checking it."""
+        _check_id(request_id)
+        sent = {name: safe(value) for name, value in (headers or {}).items()}
+        if wrong := [name for name in sent if not can_be_sent(name)]:
+            raise BrokerRefused(f"{wrong[0]!r} is no name of a header; use letters, digits and hyphens")
+        if message_id is not None:
+            sent[MESSAGE_ID] = message_id
+        await self.link.store("send the request", self._names.subject(Channel.REQUEST), body, sent)
+
+    async def command(self, body: bytes) -> None:
+        """Send a command; see the protocol."""
+        await self.link.store("send the command", self._names.subject(Channel.CONTROL), body, {})
+
+    # --- events
+
+    def follow(self, request_id: str, *, replay: int = 0) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
+        """Progress of one prompt, then its terminal event; see the protocol."""
+        _check_id(request_id)
+        return follow.prompt(self.link, request_id, replay)
+
+    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
+        """All events from now on; see the protocol."""
+        return follow.everything(self.link)
+
+    async def last_terminal(self, request_id: str) -> EventMessage | None:
+        """The stored terminal event of an id; see the protocol."""
+        _check_id(request_id)
+        return await follow.last_terminal(self.link, request_id)
+
+    async def workers(self) -> list[EventMessage]:
+        """The last sign of life of each worker; see the protocol."""
+        stream = self._names.event_stream
+        everyone = self._names.subject(Channel.WORKER, "*", "*")
+        with self.link.doing("look for workers"):
+            try:
+                info = await self.link.js.stream_info(stream, subjects_filter=everyone)
+            except NotFoundError:
+                return []
+        latest: dict[str, tuple[int, EventMessage]] = {}
+        for subject in info.state.subjects or {}:
+            worker, event = subject.split(".")[-2:]
+            if event not in LIFE_SIGNS:
+                continue
+            message = await self.link.read("look for workers", stream, last_by_subj=subject)
+            if message is not None and message.sequence > latest.get(worker, (0, None))[0]:
+                latest[worker] = (message.sequence, EventMessage(Channel.WORKER, message.data, message.headers))
+        return [event for _, (_, event) in sorted(latest.items())]
+
+    # --- dead letters
+
+    def dead_letters(self) -> AsyncIterator[DeadLetter]:
+        """Every letter that is kept; see the protocol."""
+        return dlq.letters(self.link)
+
+    async def letter(self, request_id: str) -> DeadLetter | None:
+        """The newest letter of an id; see the protocol."""
+        found = None
+        async for letter in dlq.letters(self.link):
+            if letter.request_id == request_id:
+                found = letter
+        return found
+
+    async def replay(self, letter: DeadLetter) -> int:
+        """Run a letter again; see the protocol. The letter is removed once the request is stored."""
+        return await dlq.replay(self.link, letter)
+
+    # --- the rest
+
+    def objects(self, bucket: str) -> NatsObjects:
+        """An object store bucket."""
+        return NatsObjects(self.link, bucket)
+
+    async def fetch_object(self, url: str, path: Path) -> None:
+        """Write the object behind a ``nats://`` URL to a file; see the protocol."""
+        bucket, key = parse_url(url)
+        await self.objects(bucket).get(key, path)
+
+    async def check(self) -> list[Check]:
+        """Look at the server; see the protocol."""
+        return await checks.check(self.link, self._config)
+
+
+def _check_id(request_id: str) -> None:
+    # Anything else could be a wildcard, and mean other people's prompts.
+    if not usable_id(request_id):
+        raise BrokerRefused(f"{request_id!r} is no request id; it should match [A-Za-z0-9][A-Za-z0-9_-]{{0,127}}")

@@ -1,0 +1,70 @@
+"""nats-py's client without the ways in which it gives up, and FastStream's broker that uses it.
+
+nats-py closes a connection for good when the server ends it with an error of its own (expired credentials, a message
+over the limit), stops reading when a message brings headers it cannot take apart, and stops reconnecting when a
+greeting is garbled. Each would end the worker, the second one again and again with every redelivery. The methods
+overridden here are private: nats-py is pinned and tests hold every one of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import nats.errors
+import structlog
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+
+__all__ = ["LastingBroker", "LastingClient"]
+
+# Errors after which the server keeps the connection, or which nats-py already answers by reconnecting.
+HARMLESS = ("permissions violation", "stale connection", "invalid subject")
+
+log = structlog.get_logger("comfybus.nats")
+
+
+class LastingClient(Client):
+    """A client that is closed only by its owner."""
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        """Read what can be read: one message with broken headers must not end the connection."""
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except (IndexError, ValueError) as exc:
+            log.warning("message with unreadable headers", reason=type(exc).__name__)
+            return None
+        return found
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Reconnect where nats-py would close for good."""
+        if any(text in err_msg.lower() for text in HARMLESS):
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
+        self._err = error
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    async def _process_connect_init(self) -> None:
+        """Count a garbled greeting as a failed attempt, so that another one follows."""
+        try:
+            await super()._process_connect_init()
+        except (ValueError, EOFError, AttributeError) as exc:
+            raise nats.errors.Error(f"nats: garbled greeting ({type(exc).__name__})") from exc
+
+
+class LastingBroker(NatsBroker):
+    """FastStream's broker on a client that lasts."""
+
+    async def _connect(self) -> Any:
+        client = LastingClient()
+        try:
+            await client.connect(**self._connection_kwargs)
+        except anyio.get_cancelled_exc_class():
+            # The first connection took too long: leave no socket behind.
+            with anyio.CancelScope(shield=True):
+                await client.close()
+            raise
+        self.config.connect(client)
+        return client

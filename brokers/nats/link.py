@@ -1,0 +1,231 @@
+"""One connection to NATS that outlives every outage, and the confirmed operations the rest is built from."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import anyio
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from brokers.base import BrokerError, BrokerRefused, BrokerUnavailable, MessageTooLarge
+from brokers.nats.connection import MINIMUM_SERVER, NatsConfig, make_broker
+from brokers.nats.errors import FOREIGN, NO_MESSAGE, WRONG_LAST_SEQUENCE, translated
+from brokers.nats.headers import encoded_size
+from brokers.nats.lasting import LastingBroker
+from brokers.nats.stored import StoredMessage, from_leader
+
+__all__ = ["Conflict", "Link"]
+
+CONFIRM_TIMEOUT_S = 5.0
+FAREWELL_S = 3.0
+RECENT_DENIALS = 64
+LOOK_EVERY_S = 0.5
+
+log = structlog.get_logger("comfybus.nats")
+
+
+class Conflict(Exception):
+    """A compare-and-set lost: the subject's last sequence is not the expected one."""
+
+
+class Link:
+    """A connection with its JetStream context; both stay the same objects through every reconnect."""
+
+    def __init__(self, config: NatsConfig) -> None:
+        self.config = config
+        self.names = config.names
+        self.client: Client
+        self.js: JetStreamContext
+        self.on_restored: list[Callable[[], None]] = []
+        self._restored = anyio.Event()
+        self._first_attempt = anyio.CancelScope()
+        self._last_error: Exception | None = None
+        self._refused = False
+        self._closing = False
+        self._denied: deque[str] = deque(maxlen=RECENT_DENIALS)
+        self._denials = 0
+
+    # --- life
+
+    @asynccontextmanager
+    async def open(self, heard: Mapping[str, Callable[[], Awaitable[None]]] | None = None) -> AsyncIterator[Link]:
+        """Connect, and stay connected until the block ends.
+
+        Args:
+            heard: By subject, what to call when a message comes there; the message itself is not looked at.
+
+        Raises:
+            BrokerUnavailable: Nobody answers at the servers' addresses.
+            BrokerRefused: The server refuses us or is older than ``MINIMUM_SERVER``.
+        """
+        broker = make_broker(self.config, self._on_error, self._on_lost, self._on_restored)
+        for subject, handler in (heard or {}).items():
+            # Whatever the message holds: it is only a hint to look.
+            broker.subscriber(subject, decoder=_leave_undecoded)(handler)
+        try:
+            await self._connect(broker)
+            self.check_version()
+            with self.doing("subscribe"):
+                await broker.start()
+            yield self
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._close(broker)
+
+    async def _connect(self, broker: LastingBroker) -> None:
+        # With endless reconnects nats-py also waits without end for the first connection: hence the deadline.
+        with anyio.move_on_after(self.config.first_connection_s) as self._first_attempt:
+            try:
+                await broker.connect()
+            except FOREIGN as exc:
+                raise BrokerRefused(f"NATS at {self.config.where}: {exc}; correct BROKER_URL") from exc
+        if self._first_attempt.cancelled_caught:
+            last = f" ({self._last_error})" if self._last_error else ""
+            if self._refused:
+                raise BrokerRefused(f"NATS at {self.config.where} refuses the connection{last}; check the credentials")
+            raise BrokerUnavailable(
+                f"NATS does not answer at {self.config.where}{last}; start it or correct BROKER_URL"
+            )
+        self.client = broker.connection
+        self.js = self.client.jetstream(timeout=CONFIRM_TIMEOUT_S)
+
+    async def _close(self, broker: LastingBroker) -> None:
+        self._closing = True
+        with anyio.move_on_after(FAREWELL_S), suppress(nats.errors.Error, TimeoutError, OSError):
+            # Raises while the connection is lost.
+            await broker.stop()
+        client = getattr(self, "client", None)
+        if client is not None and not client.is_closed:
+            with anyio.move_on_after(FAREWELL_S), suppress(nats.errors.Error, TimeoutError, OSError):
+                await client.close()
+
+    def check_version(self) -> None:
+        """Raise unless the server we are connected to keeps the promise of one answer.
+
+        Raises:
+            BrokerRefused: It is older than ``MINIMUM_SERVER``.
+        """
+        version = self.client.connected_server_version
+        if (version.major, version.minor) < MINIMUM_SERVER:
+            raise BrokerRefused(
+                f"nats-server {version.major}.{version.minor}.{version.patch} at {self.config.where} is too old: "
+                "it lets a request be answered twice; upgrade it to 2.11 or newer"
+            )
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server is there right now, as far as we know."""
+        return bool(self.client.is_connected)
+
+    @property
+    def max_message_bytes(self) -> int:
+        """What the server takes, body and headers together."""
+        return int(self.client.max_payload)
+
+    async def wait_connected(self) -> None:
+        """Return as soon as the server is there."""
+        while not self.is_connected:
+            with anyio.move_on_after(LOOK_EVERY_S):
+                await self._restored.wait()
+
+    async def _on_error(self, exc: Exception) -> None:
+        text = str(exc) or type(exc).__name__
+        self._last_error = exc if str(exc) else nats.errors.Error(text)
+        if "permissions violation" in text:
+            self._denials += 1
+            self._denied.append(text.removeprefix("nats: permissions violation for "))
+        elif "authorization" in text.lower() or "authentication" in text.lower():
+            self._refused = True
+            self._first_attempt.cancel()
+        log.debug("nats reports", error=type(exc).__name__, detail=text)
+
+    async def _on_lost(self) -> None:
+        if self._closing:
+            return
+        log.warning("connection to NATS lost", reason=str(self._last_error or "closed by the server"))
+
+    async def _on_restored(self) -> None:
+        log.info("connection to NATS restored")
+        self._last_error = None
+        # Each restoration has an event of its own: whoever waits next waits for the next one.
+        restored, self._restored = self._restored, anyio.Event()
+        restored.set()
+        for call in self.on_restored:
+            call()
+
+    # --- operations
+
+    @contextmanager
+    def doing(self, what: str, subject: str = "$js.") -> Iterator[None]:
+        """Translate what goes wrong inside; at once when the connection is lost, since nats-py would send it later.
+
+        Args:
+            what: The beginning of the sentence in the error.
+            subject: What is sent to begins with this; a permission the server denies for it is named in the error.
+        """
+        if not self.is_connected:
+            raise BrokerUnavailable(f"{what}: the connection to NATS is lost; it is being restored")
+        before = self._denials
+        try:
+            yield
+        except BrokerError:
+            raise
+        except FOREIGN as exc:
+            recent = list(self._denied)[-(self._denials - before) :] if self._denials > before else []
+            denied = next((text for text in recent if f'"{subject.lower()}' in text), "")
+            raise translated(what, exc, denied) from exc
+
+    async def store(self, what: str, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Publish into a stream; returns the sequence once the server has confirmed it.
+
+        Raises:
+            MessageTooLarge: Body and headers do not fit; the server would have closed the connection over it.
+            Conflict: The compare-and-set among the headers lost.
+            BrokerUnavailable: It may or may not be stored.
+            BrokerRefused: It is not stored.
+        """
+        size = len(body) + encoded_size(headers)
+        if size > self.max_message_bytes:
+            raise MessageTooLarge(size, self.max_message_bytes)
+        with self.doing(what, subject):
+            try:
+                ack = await self.js.publish(subject, body, timeout=CONFIRM_TIMEOUT_S, headers=dict(headers) or None)
+            except nats.js.errors.APIError as exc:
+                if exc.err_code in WRONG_LAST_SEQUENCE:
+                    raise Conflict from exc
+                raise
+        return int(ack.seq)
+
+    async def read(self, what: str, stream: str, **query: Any) -> StoredMessage | None:
+        """One message as the stream's leader has it, or None.
+
+        Args:
+            what: The beginning of the sentence in an error.
+            stream: Where to look.
+            query: ``seq``, ``last_by_subj``, or ``next_by_subj`` with the ``seq`` to begin at.
+
+        Raises:
+            BrokerUnavailable: No answer, or the stream is missing.
+            BrokerRefused: The server refuses.
+        """
+        subject = f"$JS.API.STREAM.MSG.GET.{stream}"
+        with self.doing(what, subject):
+            reply = await self.client.request(subject, json.dumps(query).encode(), timeout=CONFIRM_TIMEOUT_S)
+            answer = json.loads(reply.data)
+            if error := answer.get("error"):
+                if error.get("err_code") == NO_MESSAGE:
+                    return None
+                raise nats.js.errors.APIError.from_error(error)
+            return from_leader(answer["message"])
+
+
+async def _leave_undecoded(_message: Any) -> bytes:
+    return b""
