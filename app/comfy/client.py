@@ -47,10 +47,17 @@ class Accepted:
 
 @dataclass(frozen=True)
 class QueueView:
-    """ComfyUI's queue at one moment; pending ids are in no particular order."""
+    """ComfyUI's queue at one moment.
+
+    Attributes:
+        running: Ids of what runs, one at most in today's ComfyUI.
+        pending: Ids of what waits, in no particular order.
+        size_bytes: What it took to find out.
+    """
 
     running: tuple[str, ...]
     pending: tuple[str, ...]
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,8 +108,7 @@ class ComfyClient:
         answer = await self._transport.call("POST", "/prompt", deadline_s=_SUBMIT_S, document=document)
         if answer.status != 200:
             raise refusal(answer)
-        accepted = answer.json()
-        accepted = accepted if isinstance(accepted, dict) else {}
+        accepted = answer.object()
         if accepted.get("prompt_id") != prompt_id:
             raise ComfyUnavailable(
                 f"ComfyUI at {answer.server} queued the prompt under an id of its own; run ComfyUI 0.3.64 or newer."
@@ -121,42 +127,50 @@ class ComfyClient:
             if view is not None:
                 return view
         answer = (await self._transport.call("GET", "/queue", deadline_s=_LOOK_S)).expect_ok()
-        self._queue_is_bulky = len(answer.body) > _BULKY_QUEUE_BYTES
-        document = answer.json()
-        if not isinstance(document, dict):
-            raise answer.unusable()
-        return QueueView(_ids(document.get("queue_running")), _ids(document.get("queue_pending")))
+        size_bytes = len(answer.body)
+        self._queue_is_bulky = size_bytes > _BULKY_QUEUE_BYTES
+        match answer.json():
+            case {"queue_running": list(running), "queue_pending": list(pending)}:
+                return QueueView(_ids(running), _ids(pending), size_bytes)
+            case _:
+                raise answer.unusable()
 
     async def _job_list(self) -> QueueView | None:
-        """The queue by the jobs API, or None where that does not exist or breaks on somebody's odd prompt."""
+        """The queue by the jobs API; None where that is missing, gives a part only, or breaks on an odd prompt."""
         answer = await self._transport.call(
             "GET", "/api/jobs", deadline_s=_LOOK_S, params={"status": "pending,in_progress"}
         )
-        jobs = answer.json().get("jobs") if answer.status == 200 else None
-        if not isinstance(jobs, list):
-            self._lists_jobs = False if answer.status in _NOT_THERE else None
+        document = answer.object()
+        jobs, pages = document.get("jobs"), document.get("pagination")
+        self._lists_jobs = answer.status not in _NOT_THERE
+        if answer.status != 200 or not isinstance(jobs, list) or (isinstance(pages, dict) and pages.get("has_more")):
             return None
-        self._lists_jobs = True
         self._queue_is_bulky = len(jobs) > _BULKY_QUEUE_JOBS
-        found = [(job.get("status"), job["id"]) for job in jobs if isinstance(job, dict) and "id" in job]
+        found = [(job["id"], job.get("status")) for job in jobs if isinstance(job, dict) and "id" in job]
         return QueueView(
-            tuple(job_id for status, job_id in found if status == "in_progress"),
-            tuple(job_id for status, job_id in found if status == "pending"),
+            running=tuple(job_id for job_id, status in found if status == "in_progress"),
+            pending=tuple(job_id for job_id, status in found if status != "in_progress"),
+            size_bytes=len(answer.body),
         )
 
     async def queue_remaining(self) -> int | None:
         """How many prompts run or wait: the cheapest sign of life; None if ComfyUI does not say."""
-        document = (await self._transport.call("GET", "/prompt", deadline_s=_LOOK_S)).expect_ok().json()
-        info = document.get("exec_info") if isinstance(document, dict) else None
-        remaining = info.get("queue_remaining") if isinstance(info, dict) else None
-        return remaining if isinstance(remaining, int) else None
+        match (await self._transport.call("GET", "/prompt", deadline_s=_LOOK_S)).expect_ok().json():
+            case {"exec_info": {"queue_remaining": int(remaining)}}:
+                return remaining
+            case _:
+                return None
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
         """The account of a finished prompt; None while it waits or runs, and when ComfyUI knows nothing of it."""
         path = f"/history/{quote(prompt_id, safe='')}"
-        document = (await self._transport.call("GET", path, deadline_s=_CALL_S)).expect_ok().json()
-        entry = document.get(prompt_id) if isinstance(document, dict) else None
-        return read_history(prompt_id, entry) if isinstance(entry, dict) else None
+        answer = (await self._transport.call("GET", path, deadline_s=_CALL_S)).expect_ok()
+        match answer.json():
+            case dict(document):
+                entry = document.get(prompt_id)
+                return read_history(prompt_id, entry) if isinstance(entry, dict) else None
+            case _:
+                raise answer.unusable()
 
     async def stop(self, prompt_id: str) -> None:
         """End one prompt, waiting or running, and no other.
@@ -183,8 +197,8 @@ class ComfyClient:
         path = f"/api/jobs/{quote(prompt_id, safe='')}/cancel"
         answer = await self._transport.call("POST", path, deadline_s=_CALL_S)
         self._cancels_jobs = answer.status not in _NOT_THERE
-        if self._cancels_jobs:
-            answer.expect_ok()
+        if self._cancels_jobs and "cancelled" not in answer.expect_ok().object():
+            self._cancels_jobs = False  # something else lives there
         return self._cancels_jobs
 
     async def _interrupt_or_delete(self, prompt_id: str, *, running: bool) -> None:
@@ -335,9 +349,5 @@ def _discard(file: IO[bytes], path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _ids(items: Any) -> tuple[str, ...]:
-    return tuple(
-        item[1]
-        for item in (items if isinstance(items, list) else [])
-        if isinstance(item, list) and len(item) > 1 and isinstance(item[1], str)
-    )
+def _ids(items: list[Any]) -> tuple[str, ...]:
+    return tuple(item[1] for item in items if isinstance(item, list) and len(item) > 1 and isinstance(item[1], str))

@@ -11,7 +11,7 @@ from typing import Any, Self
 import anyio
 
 from app.comfy.frames import Frame
-from app.comfy.history import Failure, HistoryEntry
+from app.comfy.history import Failure, HistoryEntry, timestamp_ms
 from app.comfy.progress import ProgressMeter
 from schemas.events import FailedNode, Progress
 
@@ -157,8 +157,7 @@ class Followed:
         if self.end is not None:
             return
         if frame.type == "execution_start":
-            timestamp = frame.data.get("timestamp")
-            self.begin(int(timestamp) if isinstance(timestamp, int | float) else _now_ms())
+            self.begin(timestamp_ms(frame.data))
         progress = self._meter.feed(frame, _now_ms())
         if progress is not None:
             self._on_progress(progress)

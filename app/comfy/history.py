@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Final, Literal
 
 from schemas.events import FailedNode
 
-__all__ = ["Failure", "HistoryEntry", "Outcome", "read_history"]
+__all__ = ["Failure", "HistoryEntry", "Outcome", "read_history", "timestamp_ms"]
 
 Outcome = Literal["success", "error", "interrupted"]
 
@@ -74,8 +75,8 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         outcome=outcome,
         outputs=outputs if isinstance(outputs, dict) else {},
         graph=_graph(entry.get("prompt")),
-        start_ms=_timestamp(messages.get("execution_start")),
-        end_ms=_timestamp(messages.get(last)) if last else None,
+        start_ms=timestamp_ms(messages.get("execution_start")),
+        end_ms=timestamp_ms(messages.get(last)) if last else None,
         failure=_failure(messages.get("execution_error", {})) if outcome == "error" else None,
     )
 
@@ -95,9 +96,10 @@ def _graph(queue_item: Any) -> dict[str, Any]:
     return {}
 
 
-def _timestamp(message: Mapping[str, Any] | None) -> int | None:
+def timestamp_ms(message: Mapping[str, Any] | None) -> int | None:
+    """ComfyUI's time of a message or frame, in milliseconds since 1970; None if it has none."""
     value = (message or {}).get("timestamp")
-    return int(value) if isinstance(value, int | float) else None
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _failure(message: Mapping[str, Any]) -> Failure:

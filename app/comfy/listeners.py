@@ -74,9 +74,9 @@ def listening_sockets(table: str, port: int) -> Iterator[tuple[Address, str]]:
         fields = line.split()
         if len(fields) < 10 or fields[3] != _LISTEN:
             continue
-        address, _, number = fields[1].partition(":")
+        local, _, number = fields[1].partition(":")
         if int(number, 16) == port:
-            yield _address(address), fields[9]
+            yield _address(local), fields[9]
 
 
 def _address(hexadecimal: str) -> Address:
@@ -132,6 +132,6 @@ async def _answers_a_knock(host: str, port: int) -> bool:
     with anyio.move_on_after(_KNOCK_S), suppress(OSError):
         async with await anyio.connect_tcp(host, port) as stream:
             # A port nobody listens at may be picked for the connection itself, which then reaches its own sender.
-            local = stream.extra(SocketAttribute.local_address)
-            return bool(local != stream.extra(SocketAttribute.remote_address))
+            ends = [stream.extra(end) for end in (SocketAttribute.local_address, SocketAttribute.remote_address)]  # noqa: S610 - no Django here
+            return bool(ends[0] != ends[1])
     return False

@@ -17,9 +17,9 @@ from app.errors import ComfyUnavailable
 __all__ = ["Looks"]
 
 _PAUSE_S: Final = 1.0
-# With thousands of prompts in the queue a look costs both sides something; two of these still fit into 3 s.
-_COSTLY_S: Final = 0.05
-_COSTLY_PAUSE_S: Final = 1.5
+# With thousands of graphs in the queue a look costs both sides something; this still leaves room in 3 s.
+_BULKY_BYTES: Final = 1024 * 1024
+_BULKY_PAUSE_S: Final = 1.5
 _IDLE_PAUSE_S: Final = 5.0
 _QUEUE_IS_SILENT_S: Final = 2.0
 _SILENT_PAUSE_S: Final = 0.5
@@ -52,6 +52,7 @@ class Looks:
         self._stillness = Stillness()
         self._wake = anyio.Event()
         self._at_once = False
+        self._pause_s = _PAUSE_S
         self._queue_answered_s = time.monotonic()
         self._unanswered_since_s: float | None = time.monotonic() - _DOWN_AFTER_S
         self._version_is_stale = True
@@ -107,20 +108,18 @@ class Looks:
             if self._unanswered_since_s is None:
                 self._unanswered_since_s = began_s
             answered = await (self._look() if self._open() else self._glance())
-            costly = time.monotonic() - began_s > _COSTLY_S
             if answered:
                 self._unanswered_since_s = None
                 await self._learn_version()
             else:
                 self._stillness.unanswered()
-            pause_s = _COSTLY_PAUSE_S if costly and answered else _PAUSE_S
-            await self._pause(pause_s, idle_s=_IDLE_PAUSE_S if answered else pause_s)
+            await self._pause(idle_s=_IDLE_PAUSE_S if answered else _PAUSE_S)
 
-    async def _pause(self, following_s: float, *, idle_s: float) -> None:
+    async def _pause(self, *, idle_s: float) -> None:
         """Wait for the next look; a prompt that is submitted meanwhile shortens an idle pause, a hurry ends it."""
         ended_s = time.monotonic()
         while not self._at_once:
-            rest_s = ended_s + (following_s if self._open() else idle_s) - time.monotonic()
+            rest_s = ended_s + (self._pause_s if self._open() else idle_s) - time.monotonic()
             if rest_s <= 0:
                 break
             self._wake = anyio.Event()
@@ -150,6 +149,7 @@ class Looks:
         except ComfyUnavailable:
             return False
         self._queue_answered_s = time.monotonic()
+        self._pause_s = _BULKY_PAUSE_S if view.size_bytes > _BULKY_BYTES else _PAUSE_S
         self.queue_remaining = len(view.running) + len(view.pending)
         present = self._take_queue(view)
         for followed in submitted:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import anyio
 import anyio.to_thread
@@ -22,6 +23,8 @@ __all__ = ["LocalOutput", "OutputReader", "OutputRef", "list_outputs"]
 # Lists beside the files that only say how to show them.
 _BOOKKEEPING: Final = frozenset({"animated"})
 _HASHES_AT_ONCE: Final = 2
+_PIECE_BYTES: Final = 16 * 1024 * 1024
+_READ_BYTES: Final = 1024 * 1024
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -132,15 +135,26 @@ class OutputReader:
         """
         if ref.filename is None:
             raise ValueError("a value has no file")
-        shared = await anyio.to_thread.run_sync(
-            _measure_shared, self._folders.get(ref.folder), ref, limiter=self._hashing
-        )
+        shared = await anyio.to_thread.run_sync(_inside, self._folders.get(ref.folder), ref)
         if shared is not None:
-            return shared
+            # Where ComfyUI may read and we may not, it is asked as well.
+            with suppress(OSError):
+                return await self._measure(shared)
         ending = ref.filename.rpartition(".")[2]
         into = scratch / (f"{uuid.uuid4().hex}.{ending}" if ending.isalnum() and len(ending) < 16 else uuid.uuid4().hex)
         stored = await self._client.view(ref.filename, ref.subfolder, ref.folder, into)
         return LocalOutput(into, stored.size_bytes, stored.sha256, owned=True)
+
+    async def _measure(self, path: Path) -> LocalOutput:
+        """Size and hash of a file, piece by piece, so that a cancellation does not wait for gigabytes."""
+        digest = hashlib.sha256()
+        file = await anyio.to_thread.run_sync(path.open, "rb")
+        try:
+            while await anyio.to_thread.run_sync(_digest_piece, file, digest, limiter=self._hashing):
+                pass
+            return LocalOutput(path, file.tell(), digest.hexdigest(), owned=False)
+        finally:
+            file.close()
 
     async def remove(self, ref: OutputRef, request_id: str) -> None:
         """Delete an output from the shared output folder if it is this request's own; never raises.
@@ -178,17 +192,12 @@ def _inside(folder: Path | None, ref: OutputRef) -> Path | None:
     return path if path.is_relative_to(root) and path.is_file() else None
 
 
-def _measure_shared(folder: Path | None, ref: OutputRef) -> LocalOutput | None:
-    path = _inside(folder, ref)
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return LocalOutput(path, file.tell(), digest, owned=False)
-    except OSError:
-        # ComfyUI may be allowed to read what we are not.
-        return None
+def _digest_piece(file: IO[bytes], digest: hashlib._Hash) -> bool:
+    """Hash the next 16 MiB; returns whether there were any."""
+    end = file.tell() + _PIECE_BYTES
+    while (left := end - file.tell()) > 0 and (chunk := file.read(min(left, _READ_BYTES))):
+        digest.update(chunk)
+    return file.tell() == end
 
 
 def _unlink(folder: Path, ref: OutputRef, request_id: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.comfy.transport import Answer
-from app.errors import ComfyUnavailable, InvalidPrompt, PromptError
+from app.errors import InvalidPrompt, PromptError
 
 __all__ = ["refusal"]
 
@@ -40,12 +40,10 @@ def refusal(answer: Answer) -> PromptError:
 
 
 def _findings(answer: Answer) -> PromptError:
-    try:
-        document = answer.json()
-    except ComfyUnavailable:
+    document = answer.object()
+    if "error" not in document:
         return answer.unusable()
-    document = document if isinstance(document, dict) else {}
-    error = document.get("error")
+    error = document["error"]
     found = document.get("node_errors")
     node_errors = found if isinstance(found, dict) else {}
     location, reason = _first_finding(node_errors)

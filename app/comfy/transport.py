@@ -58,6 +58,14 @@ class Answer:
                 "check that COMFYUI_URL is a ComfyUI and that no other server stands in between."
             ) from exc
 
+    def object(self) -> dict[str, Any]:
+        """The body as a JSON object; an empty one if it is anything else."""
+        try:
+            document = pydantic_core.from_json(self.body)
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
     def expect_ok(self) -> Answer:
         """This answer, if its status is 2xx.
 
@@ -69,9 +77,11 @@ class Answer:
         raise self.unusable()
 
     def unusable(self) -> ComfyUnavailable:
-        """The failure that this answer's status stands for."""
+        """The failure that this answer stands for, by its status or, after a 200, by its form."""
         cure = "look into ComfyUI's log"
-        if self.status in {401, 403}:
+        if self.status == 200:
+            cure = "but in another form than ComfyUI's; check that COMFYUI_URL is the address of a ComfyUI"
+        elif self.status in {401, 403}:
             cure = "COMFYUI_URL needs an address that takes requests without a login, on ComfyUI's own host name"
         elif 300 <= self.status < 500:
             cure = "check that COMFYUI_URL is the address of a ComfyUI 0.3.64 or newer"

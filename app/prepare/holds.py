@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from app.storage.stores import Hold as CacheHold
+
 __all__ = ["Hold", "Holds"]
 
 
 @dataclass(eq=False)
 class Hold:
-    """The prepared inputs of one prompt in hand, by their names below the folder of prepared inputs."""
+    """What was prepared for one prompt in hand and has to stay until it is done.
 
+    Attributes:
+        cache: Files of the download cache; models are linked from there.
+        names: Prepared inputs, by their names below their folder.
+    """
+
+    cache: CacheHold = field(default_factory=CacheHold)
     names: set[str] = field(default_factory=set)
 
 

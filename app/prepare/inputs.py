@@ -43,16 +43,17 @@ class Inputs(Protocol):
     ComfyUI's cache can reuse what it computed from it. Both raise ``InputUnavailable`` when the place takes no file.
     """
 
-    def hold(self) -> AbstractAsyncContextManager[Hold]:
+    def hold(self, hold: Hold) -> AbstractAsyncContextManager[None]:
         """A block within which everything put with the hold stays in place."""
 
-    async def put(self, source: Path, ending: str, hold: Hold) -> str:
+    async def put(self, source: Path, ending: str, hold: Hold, *, digest: str | None = None) -> str:
         """Make one file available.
 
         Args:
             source: A file that does not change; it is not moved, and may be removed afterwards.
             ending: Ending of the new name, with its dot; may be empty.
             hold: Whose prompt needs it.
+            digest: SHA-256 of the file in lower-case hex, where it is known.
         """
 
     async def put_directory(self, sources: Sequence[tuple[Path, str]], name: str, hold: Hold) -> str:
@@ -105,19 +106,18 @@ class SharedInputs:
         self._lock = anyio.Lock()
 
     @asynccontextmanager
-    async def hold(self) -> AsyncIterator[Hold]:
+    async def hold(self, hold: Hold) -> AsyncIterator[None]:
         """See ``Inputs.hold``; at its end what passes the bound is removed."""
-        hold = Hold()
         try:
-            yield hold
+            yield
         finally:
             self._holds.release(hold)
             await self.sweep()
 
-    async def put(self, source: Path, ending: str, hold: Hold) -> str:
+    async def put(self, source: Path, ending: str, hold: Hold, *, digest: str | None = None) -> str:
         """See ``Inputs.put``."""
         with _translated():
-            name = f"{await anyio.to_thread.run_sync(file_digest, source)}{ending}"
+            name = f"{digest or await anyio.to_thread.run_sync(file_digest, source)}{ending}"
             if not await self._reuse(name, hold):
                 await self._publish(partial(link_or_copy, source), name, hold)
         return f"{FOLDER}/{name}"

@@ -21,6 +21,8 @@ from app.prepare.inputs import Inputs
 from app.prepare.media_types import DIRECTORY_ENDINGS, HEAD_BYTES, Unfit, ending_for
 from app.prepare.nodes import Kind, Media
 from app.prepare.sources import Content, LocalFile, Named, NotASource, Places, Url, read_source
+from app.storage.stores import Fetched
+from app.storage.stores import Hold as CacheHold
 from schemas.credentials import Credential
 
 __all__ = ["Fetch", "MediaInputs"]
@@ -29,17 +31,18 @@ _LONGEST_GUESS: Final = 255
 
 
 class Fetch(Protocol):
-    """Brings the content of a URL into a folder, through the cache."""
+    """Brings the content of a URL through the cache: ``Stores.fetch``."""
 
     async def __call__(
-        self, url: str, credentials: Sequence[Credential], *, folder: Path, filename: str | None
-    ) -> Path:
-        """Fetch and return the path: ``folder/filename``, or a name of the fetcher's choice where that is None.
-
-        Raises:
-            InputUnavailable: Not to be had now.
-            InputRefused: Not to be had on a second try either.
-        """
+        self,
+        url: str,
+        credentials: Sequence[Credential] | None = None,
+        *,
+        folder: Path | None = None,
+        filename: str | None = None,
+        in_use: CacheHold,
+    ) -> Fetched:
+        """Fetch into the cache, or link from there into a folder; raises ``InputUnavailable`` or ``InputRefused``."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class _Piece:
     path: Path
     name: str = ""
     media_type: str = ""
+    digest: str | None = None
 
 
 class MediaInputs:
@@ -81,14 +85,14 @@ class MediaInputs:
         if isinstance(source, Named):
             return self._name(source, row)
         async with self._scratch() as scratch:
-            piece = await self._bring(source, credentials, scratch)
+            piece = await self._bring(source, credentials, hold, scratch)
             try:
                 ending = await anyio.to_thread.run_sync(_ending, piece, row.kind)
             except Unfit as exc:
                 if self._may_be_a_name(source, text):
                     return text
                 raise _unfit(source, exc) from exc
-            return self._value(await self._inputs.put(piece.path, ending, hold), row)
+            return self._value(await self._inputs.put(piece.path, ending, hold, digest=piece.digest), row)
 
     async def prepare_directory(
         self, value: str | Sequence[str], row: Media, credentials: Sequence[Credential], name: str, hold: Hold
@@ -108,13 +112,13 @@ class MediaInputs:
             for index, text in enumerate(texts):
                 place = scratch / str(index)
                 await anyio.to_thread.run_sync(place.mkdir)
-                files += await self._images(text, row, credentials, place)
+                files += await self._images(text, row, credentials, hold, place)
             if not files:
                 raise InputRefused("There are no images in it.")
             return self._value(await self._inputs.put_directory(files, name, hold), row)
 
     async def _images(
-        self, text: str, row: Media, credentials: Sequence[Credential], scratch: Path
+        self, text: str, row: Media, credentials: Sequence[Credential], hold: Hold, scratch: Path
     ) -> list[tuple[Path, str]]:
         """The image that a text stands for, or all images of an archive, each with its ending."""
         source = await self._read(text)
@@ -125,7 +129,7 @@ class MediaInputs:
                 )
             piece = _Piece(source.path, source.path.name)
         else:
-            piece = await self._bring(source, credentials, scratch)
+            piece = await self._bring(source, credentials, hold, scratch)
         if await anyio.to_thread.run_sync(is_archive, piece.path):
             unpacked = scratch / "unpacked"
             return await anyio.to_thread.run_sync(extract_images, piece.path, unpacked, self._limits)
@@ -147,12 +151,12 @@ class MediaInputs:
             raise InvalidRequest(f"The input cannot be used: {exc}.") from exc
 
     async def _bring(
-        self, source: Url | Content | LocalFile, credentials: Sequence[Credential], scratch: Path
+        self, source: Url | Content | LocalFile, credentials: Sequence[Credential], hold: Hold, scratch: Path
     ) -> _Piece:
         if isinstance(source, Url):
-            name = unquote(urlsplit(source.url).path).rpartition("/")[2]
-            path = await self._fetch(source.url, credentials, folder=scratch, filename=None)
-            return _Piece(path, path.name if "." in path.name else name)
+            fetched = await self._fetch(source.url, credentials, in_use=hold.cache)
+            name = fetched.filename or unquote(urlsplit(source.url).path).rpartition("/")[2]
+            return _Piece(fetched.path, name, fetched.media_type or "", fetched.sha256)
         if isinstance(source, LocalFile):
             return _Piece(source.path, source.path.name)
         path = scratch / "content"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
@@ -15,9 +13,10 @@ import anyio.to_thread
 
 from app.errors import InputRefused
 from app.prepare.catalogue import Catalogue
+from app.prepare.holds import Hold
 from app.prepare.media import Fetch
 from app.prepare.nodes import Model
-from app.redact import public_url
+from app.storage.stores import Hold as CacheHold
 from schemas.credentials import Credential
 
 __all__ = ["MODEL_ENDINGS", "FetchRepository", "ModelInputs"]
@@ -27,7 +26,6 @@ MODEL_ENDINGS: Final = frozenset(
 )
 """Endings that ComfyUI or a known node pack lists in some model folder (``folder_paths.supported_pt_extensions``)."""
 
-# What ComfyUI calls a folder in its lists, and what disks from before the renaming still have.
 _NEVER: Final = frozenset({"custom_nodes"})
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_STEM: Final = 100
@@ -36,8 +34,8 @@ _LONGEST_STEM: Final = 100
 class FetchRepository(Protocol):
     """Brings a repository of model files into a folder."""
 
-    async def __call__(self, url: str, credentials: Sequence[Credential], *, folder: Path, name: str) -> Path:
-        """Fetch and return ``folder/name``; raises as ``Fetch`` does."""
+    async def __call__(self, url: str, credentials: Sequence[Credential], *, folder: Path, in_use: CacheHold) -> str:
+        """Fetch, and return the name of the directory in the folder; raises as ``Fetch`` does."""
 
 
 class ModelInputs:
@@ -66,14 +64,16 @@ class ModelInputs:
         self._shared = shared
         self._model_dir = model_dir
 
-    async def prepare(self, url: str, row: Model, credentials: Sequence[Credential]) -> str:
+    async def prepare(self, url: str, row: Model, credentials: Sequence[Credential], hold: Hold) -> str:
         """Fetch the model of a URL; returns the name that the loader's list has for it.
 
-        Equal URLs get equal names, so that ComfyUI keeps what it has loaded; parameters that sign a URL do not count.
+        Equal content gets an equal name whichever URL or signature it came by, so that ComfyUI keeps what it has
+        loaded; other content never gets a name that is taken.
 
         Raises:
             InputRefused: The folders are not shared, ComfyUI has no such folder, or it is no model file.
             InputUnavailable: It is not to be had now.
+            ComfyUnavailable: ComfyUI does not say where its folders are.
         """
         if not self._shared:
             raise InputRefused(
@@ -81,35 +81,21 @@ class ModelInputs:
                 "the worker starts ComfyUI itself), or install the model there and give its name."
             )
         if row.repository:
-            return await self._repository(url, row.folder, credentials)
-        name = _file_name(_last_segment(url), url)
-        if name is None:
-            name = await self._name_by_source(url, credentials)
-        use_gguf = row.gguf_folder is not None and name.lower().endswith(".gguf")
+            return await self._repository(url, row.folder, credentials, hold)
+        fetched = await self._fetch(url, credentials, in_use=hold.cache)
+        name = _file_name((fetched.filename or "", _last_segment(url), fetched.path.name), fetched.sha256)
+        use_gguf = row.gguf_folder is not None and name.endswith(".gguf")
         folder = await self._folder(row.gguf_folder if use_gguf and row.gguf_folder else row.folder)
-        path = await self._fetch(url, credentials, folder=folder, filename=name)
+        # From the cache, where it is by now.
+        await self._fetch(url, credentials, folder=folder, filename=name, in_use=hold.cache)
         self._catalogue.forget()
-        return path.name
+        return name
 
-    async def _repository(self, url: str, folder: str, credentials: Sequence[Credential]) -> str:
+    async def _repository(self, url: str, folder: str, credentials: Sequence[Credential], hold: Hold) -> str:
         if self._fetch_repository is None:
             raise InputRefused("This worker does not fetch repositories; give the name of an installed model.")
-        stem = PurePosixPath(_last_segment(url.rstrip("/"))).name.removesuffix(".git") or "model"
-        target = await self._folder(folder)
-        path = await self._fetch_repository(url, credentials, folder=target, name=_marked(stem, "", url))
+        name = await self._fetch_repository(url, credentials, folder=await self._folder(folder), in_use=hold.cache)
         self._catalogue.forget()
-        return path.name
-
-    async def _name_by_source(self, url: str, credentials: Sequence[Credential]) -> str:
-        """The name for a URL whose path says none: fetched once to learn it, the second fetch finds it in the cache."""
-        with tempfile.TemporaryDirectory(prefix="comfybus-") as scratch:
-            path = await self._fetch(url, credentials, folder=Path(scratch), filename=None)
-            name = _file_name(path.name, url)
-        if name is None:
-            raise InputRefused(
-                f"What the URL gives is no model file: it is called {path.name[:100]!r}, and ComfyUI lists only files "
-                f"that end in {', '.join(sorted(MODEL_ENDINGS))}."
-            )
         return name
 
     async def _folder(self, name: str) -> Path:
@@ -133,14 +119,19 @@ def _last_segment(url: str) -> str:
     return unquote(urlsplit(url).path).rpartition("/")[2]
 
 
-def _file_name(name: str, url: str) -> str | None:
-    """A name for the URL's file that no other URL has, or None if this is no name of a model file."""
-    stem, dot, ending = name.rpartition(".")
-    ending = f".{ending.lower()}" if dot else ""
-    return _marked(stem, ending, url) if ending in MODEL_ENDINGS else None
+def _file_name(candidates: Sequence[str], digest: str) -> str:
+    """A name for the content, from the first candidate that is one of a model file.
 
-
-def _marked(stem: str, ending: str, url: str) -> str:
-    mark = hashlib.sha256(public_url(url).encode()).hexdigest()[:10]
-    plain = _UNSAFE.sub("_", stem).strip("._-")[:_LONGEST_STEM]
-    return f"{plain or 'model'}-{mark}{ending}"
+    Raises:
+        InputRefused: None is.
+    """
+    for candidate in candidates:
+        stem, dot, ending = candidate.rpartition(".")
+        ending = f".{ending.lower()}"
+        if dot and ending in MODEL_ENDINGS:
+            plain = _UNSAFE.sub("_", stem).strip("._-")[:_LONGEST_STEM]
+            return f"{plain or 'model'}-{digest[:10]}{ending}"
+    raise InputRefused(
+        "What the URL gives is not called like a model file; ComfyUI lists only files that end in "
+        f"{', '.join(sorted(MODEL_ENDINGS))}."
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,6 +22,7 @@ from app.prepare.models import FetchRepository, ModelInputs
 from app.prepare.nodes import Kind, Model
 from app.prepare.sources import Places
 from app.prepare.uploads import Upload, UploadedInputs
+from app.storage.stores import Hold as CacheHold
 from brokers.base import RequestKey
 from schemas.credentials import Credential
 from schemas.prompt import Graph, PromptRequest
@@ -106,12 +107,21 @@ class Preparer:
             model_dir=config.model_dir,
         )
 
-    def hold(self) -> AbstractAsyncContextManager[Hold]:
-        """A block in which the inputs prepared with its hold stay in place: open for as long as a prompt is in hand.
+    @asynccontextmanager
+    async def hold(self, request_id: str | None = None) -> AsyncIterator[Hold]:
+        """A block in which what is prepared with its hold stays in place: open for as long as a prompt is in hand.
 
         At its end what no other prompt needs and what passes the bound is removed.
+
+        Args:
+            request_id: Whose prompt it is, for the events of its transfers.
         """
-        return self._inputs.hold()
+        hold = Hold(CacheHold(request_id))
+        async with self._inputs.hold(hold):
+            try:
+                yield hold
+            finally:
+                hold.cache.release()
 
     def comfy_restarted(self) -> None:
         """Forget what this ComfyUI said of itself and what was uploaded to it."""
@@ -172,7 +182,7 @@ class Preparer:
 
     async def _prepared(self, job: Job, key: RequestKey, credentials: Sequence[Credential], hold: Hold) -> str:
         if isinstance(job.row, Model):
-            return await self._models.prepare(str(job.value), job.row, credentials)
+            return await self._models.prepare(str(job.value), job.row, credentials, hold)
         if job.row.kind is Kind.IMAGES:
             name = f"{key.id}.r{key.replay}" if key.replay else key.id
             return await self._media.prepare_directory(job.value, job.row, credentials, name, hold)

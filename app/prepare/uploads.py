@@ -37,13 +37,15 @@ class UploadedInputs:
         self._sent: OrderedDict[str, str] = OrderedDict()
 
     @asynccontextmanager
-    async def hold(self) -> AsyncIterator[Hold]:
+    async def hold(self, hold: Hold) -> AsyncIterator[None]:  # noqa: ARG002 - nothing is removed
         """See ``Inputs.hold``."""
-        yield Hold()
+        yield
 
-    async def put(self, source: Path, ending: str, hold: Hold) -> str:  # noqa: ARG002 - nothing is removed
+    async def put(self, source: Path, ending: str, hold: Hold, *, digest: str | None = None) -> str:  # noqa: ARG002
         """See ``Inputs.put``."""
-        return await self._send(source, FOLDER, f"{await anyio.to_thread.run_sync(file_digest, source)}{ending}")
+        return await self._send(
+            source, FOLDER, f"{digest or await anyio.to_thread.run_sync(file_digest, source)}{ending}"
+        )
 
     async def put_directory(self, sources: Sequence[tuple[Path, str]], name: str, hold: Hold) -> str:  # noqa: ARG002
         """See ``Inputs.put_directory``."""

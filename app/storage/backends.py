@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import ConfigurationError
+from app.storage.azure_access import AzureAccount, azure_account
+from app.storage.azure_blob import AzureBlobStorage
 from app.storage.base import Storage
 from app.storage.carrier import Carrier
 from app.storage.config import StorageConfig
@@ -16,6 +18,7 @@ from app.storage.http import HttpStorage
 from app.storage.nats_object import NatsObjectStorage, Objects
 from app.storage.outgoing import Outgoing
 from app.storage.proxies import Proxies
+from app.storage.s3 import S3Storage
 
 __all__ = ["Backends", "make_backends"]
 
@@ -42,22 +45,29 @@ def make_backends(config: StorageConfig, objects: Objects | None) -> Backends:
         ConfigurationError: A setting is wrong; the sentence names the variable.
     """
     try:
-        guard = Guard(config.allowed_private_hosts, _endpoints(config))
+        account = azure_account(config.azure)
+    except ValueError as exc:
+        raise ConfigurationError(f"AZURE_STORAGE_CONNECTION_STRING is wrong: {exc}") from exc
+    try:
+        guard = Guard(config.allowed_private_hosts, _endpoints(config, account))
     except ValueError as exc:
         raise ConfigurationError(f"ALLOWED_PRIVATE_HOSTS is wrong: {exc}") from exc
     outgoing = Outgoing(guard, Proxies(config.proxies), config.timings)
     carrier = Carrier(outgoing, config.timings, config.max_download_bytes)
     store = config.output_store
     file = FileStorage(_folder(store) if store.startswith("file:") else None, config.max_download_bytes)
-    bucket = store.partition("://")[2].partition("/")[0] if store.startswith("nats:") else None
-    nats = NatsObjectStorage(bucket, objects, config.timings)
-    return Backends((file, nats, HttpStorage(carrier, config)), outgoing, None)
+    bucket = store.partition("://")[2].partition("/")[0]
+    nats = NatsObjectStorage(bucket if store.startswith("nats:") else None, objects, config.timings)
+    s3 = S3Storage(carrier, config.s3, store if store.startswith("s3:") else None)
+    azure = AzureBlobStorage(carrier, account, store if store.startswith("http") else None)
+    everything = (s3, azure, file, nats, HttpStorage(carrier, config))
+    return Backends(everything, outgoing, account.url if account else None)
 
 
-def _endpoints(config: StorageConfig) -> list[str]:
+def _endpoints(config: StorageConfig, account: AzureAccount | None) -> list[str]:
     """URLs whose host and port may be reached wherever they are."""
-    store = config.output_store if config.output_store.startswith("http") else None
-    return [url for url in (config.s3.endpoint_url, config.hugging_face.endpoint, store) if url]
+    azure = account.url if account else None
+    return [url for url in (config.s3.endpoint_url, azure, config.hugging_face.endpoint) if url]
 
 
 def _folder(store: str) -> Path:

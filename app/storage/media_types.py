@@ -101,7 +101,8 @@ def ending_of_name(filename: str | None) -> str:
 def ending_of_url(url: str) -> str:
     """The ending of a URL's path."""
     rest = url.partition("://")[2]
-    path = rest if url[:5].lower() == "s3://" else unquote(re.split(r"[?#]", rest, maxsplit=1)[0])
+    verbatim = url.partition("://")[0].lower() in ("s3", "nats")
+    path = rest if verbatim else unquote(re.split(r"[?#]", rest, maxsplit=1)[0])
     _, slash, after = path.partition("/")
     return ending_of_name(after.rpartition("/")[2]) if slash else ""
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote, unquote
 
 from typing_extensions import override
 
@@ -42,8 +41,8 @@ class Objects(Protocol):
 
 
 def object_url(bucket: str, key: str) -> str:
-    """``nats://<bucket>/<key>``, percent-encoded."""
-    return f"nats://{bucket}/{quote(key)}"
+    """``nats://<bucket>/<key>``; the key is verbatim, not percent-encoded, as the broker's own side writes it."""
+    return f"nats://{bucket}/{key}"
 
 
 def object_key(url: str) -> tuple[str, str]:
@@ -54,7 +53,6 @@ def object_key(url: str) -> tuple[str, str]:
     """
     check_text(url)
     bucket, _, key = url.partition("://")[2].partition("/")
-    key = unquote(key)
     check_path(key)
     if not bucket or not key:
         raise Fault("it is no nats://bucket/key; correct it", passing=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -29,8 +27,9 @@ from app.storage.threads import disk, in_thread
 from app.storage.urls import check_path, check_text
 from schemas.credentials import Auth, S3Auth
 
-__all__ = ["S3Storage", "part_sizes", "s3_location"]
+__all__ = ["PROBE", "S3Storage", "part_sizes", "s3_location"]
 
+PROBE: Final = "comfybus-probe"
 MIB: Final = 1024 * 1024
 PART_BYTES: Final = 16 * MIB
 # S3 takes 10 000 parts.
@@ -88,11 +87,10 @@ class S3Storage(Storage):
 
     name = "s3"
 
-    def __init__(self, carrier: Carrier, config: S3Config, store_bucket: str | None = None) -> None:
+    def __init__(self, carrier: Carrier, config: S3Config, store: str | None = None) -> None:
         self._carrier = carrier
         self._signer = S3Signer(config)
-        self._config = config
-        self._store_bucket = store_bucket
+        self._store = store
 
     @override
     def accepts(self, url: str) -> bool:
@@ -139,14 +137,14 @@ class S3Storage(Storage):
 
     @override
     async def probe(self) -> str:
-        """HeadBucket of OUTPUT_STORE; see ``Storage``."""
-        if self._store_bucket is None:
-            return "s3 URLs; no bucket of OUTPUT_STORE to ask"
-        url = f"s3://{self._store_bucket}"
-        with as_upload(url):
-            place = _Place(self._signer, S3Account(), self._store_bucket, "")
-            await self._carrier.ask(place.call("HEAD", "head_bucket"), where=url, explain=place.explain)
-        return f"the bucket {self._store_bucket} answers"
+        """Write an empty object to OUTPUT_STORE and remove it; see ``Storage``."""
+        if self._store is None:
+            return "s3 URLs; no OUTPUT_STORE of this kind to ask"
+        with as_upload(self._store):
+            place = self._place(f"{self._store.rstrip('/')}/{PROBE}", None)
+            await self._carrier.ask(place.call("PUT", "put_object"), where=place.where, body=b"", explain=place.explain)
+            await self._remove(place, "delete_object")
+        return f"{self._store} takes objects"
 
     def _place(self, url: str, auth: Auth | None) -> _Place:
         bucket, key = s3_location(url)
@@ -165,8 +163,7 @@ class S3Storage(Storage):
 
     async def _put(self, place: _Place, operation: str, part: FilePart, params: Mapping[str, object]) -> str:
         """Send one body with its MD5; returns the ETag."""
-        md5 = base64.b64encode(await disk(_md5, part)).decode()
-        call = place.call("PUT", operation, **params, ContentMD5=md5)
+        call = place.call("PUT", operation, **params, ContentMD5=await disk(part.md5))
         answer = await self._carrier.send(call, part, where=place.where, explain=place.explain)
         return answer.headers.get("ETag", "")
 
@@ -187,7 +184,7 @@ class S3Storage(Storage):
             await self._complete(place, upload, etags, size)
         except BaseException:
             with anyio.move_on_after(_ABORT_WITHIN_S, shield=True):
-                await self._abort(place, upload)
+                await self._remove(place, "abort_multipart_upload", UploadId=upload)
             raise
 
     async def _complete(self, place: _Place, upload: str, etags: list[str], size: int) -> None:
@@ -225,14 +222,13 @@ class S3Storage(Storage):
         if answer.headers.get("Content-Length", "") != str(size):
             raise Fault("the object has another size than the file; try again later", passing=True)
 
-    async def _abort(self, place: _Place, upload: str) -> None:
-        call = place.call("DELETE", "abort_multipart_upload", UploadId=upload)
+    async def _remove(self, place: _Place, operation: str, **params: object) -> None:
+        """Take something away; keys that may only write leave it."""
         try:
+            call = place.call("DELETE", operation, **params)
             await self._carrier.ask(call, where=place.where, explain=place.explain)
         except Fault as exc:
-            log.warning(
-                "multipart upload not aborted; the bucket keeps its parts", where=place.where, reason=exc.reason
-            )
+            log.warning("object not removed", where=place.where, operation=operation, reason=exc.reason)
 
 
 class _Place:
@@ -278,14 +274,3 @@ def _tag(body: bytes, name: str) -> str:
     """The text of the first such element, without an XML parser: the answer is a stranger's."""
     found = next((match for match in _TAG.finditer(body) if match.group(1).decode() == name), None)
     return unescape(found.group(2).decode(errors="replace")) if found else ""
-
-
-def _md5(part: FilePart) -> bytes:
-    digest = hashlib.md5(usedforsecurity=False)
-    with part.path.open("rb") as file:
-        file.seek(part.offset)
-        left = part.length
-        while left and (chunk := file.read(min(left, MIB))):
-            digest.update(chunk)
-            left -= len(chunk)
-    return digest.digest()

@@ -21,6 +21,8 @@ _SHORTEST: Final = 4
 # A value that long in a query is taken for a key or a signature whatever its parameter is called.
 _LONG_VALUE: Final = 16
 
+_VERBATIM: Final = ("s3", "nats")
+
 # Every repetition is bounded or ends at the next character that cannot belong to it: linear on hostile text.
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}://[^\s\"'<>]+")
 _SECRET_NAME: Final = re.compile(
@@ -36,7 +38,7 @@ _SHAPES: Final = (
 def public_url(url: str) -> str:
     """A URL without what may be secret in it: user info, query and fragment.
 
-    A key of ``s3://`` is taken verbatim and keeps its ``?`` and ``#``. Where an authority is so malformed that its
+    Keys of ``s3://`` and ``nats://`` are verbatim and keep their ``?`` and ``#``. Where an authority is so malformed that its
     parts cannot be told apart nothing of it is shown.
     """
     scheme, separator, rest = url.partition("://")
@@ -49,7 +51,7 @@ def public_url(url: str) -> str:
     if port and not port.isdigit():
         # A password with a slash or question mark in it was cut in two.
         return f"{scheme}://{MASK}"
-    path = tail if scheme.lower() == "s3" else re.split(r"[?#]", tail, maxsplit=1)[0]
+    path = tail if scheme.lower() in _VERBATIM else re.split(r"[?#]", tail, maxsplit=1)[0]
     shown = f"{scheme}://{host}{path}"
     return shown if len(shown) <= _LONGEST_URL else shown[:_LONGEST_URL] + "…"
 
@@ -135,7 +137,7 @@ class Scrubber:
 
 def _masked_url(url: str) -> str:
     shown = public_url(url)
-    if url.partition("://")[0].lower() == "s3":
+    if url.partition("://")[0].lower() in _VERBATIM:
         return shown
     query = url.partition("#")[0].partition("?")[2]
     names = [part.partition("=")[0] for part in query.split("&") if part]

@@ -1,6 +1,7 @@
 """Where a request wants its outputs, and where they go when it does not say: URLs as each backend reads them.
 
-``s3://`` URLs hold bucket and key verbatim, as the AWS tools write them; all others are percent-encoded.
+``s3://`` and ``nats://`` URLs hold bucket and key verbatim, as the AWS tools write them; all others are
+percent-encoded.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def store_url(store: str, request_id: str, sha256: str, filename: str) -> str:
     """
     check_filename(filename)
     key = f"{request_id}/{sha256[:_DIGEST_LENGTH]}/{filename}"
-    return f"{store.rstrip('/')}/{key if store.startswith('s3://') else quote(key)}"
+    return f"{store.rstrip('/')}/{key if store.startswith(('s3://', 'nats://')) else quote(key)}"
 
 
 @contextmanager

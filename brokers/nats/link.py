@@ -99,13 +99,18 @@ class Link:
 
     async def _close(self, broker: LastingBroker) -> None:
         self._closing = True
-        with anyio.move_on_after(FAREWELL_S), suppress(nats.errors.Error, TimeoutError, OSError):
-            # Raises while the connection is lost.
+        client: Client | None = getattr(self, "client", None)
+        if client is None:
+            return
+        if client.is_connected:
+            with anyio.move_on_after(FAREWELL_S), suppress(nats.errors.Error, TimeoutError):
+                await client.flush(timeout=1)
+        with anyio.move_on_after(FAREWELL_S), suppress(nats.errors.Error, OSError):
+            await client.close()
+        # After the close: before it FastStream would drain, which hangs while the connection is lost. Now it finds
+        # everything ended, and says so by raising.
+        with suppress(nats.errors.Error, ExceptionGroup):
             await broker.stop()
-        client = getattr(self, "client", None)
-        if client is not None and not client.is_closed:
-            with anyio.move_on_after(FAREWELL_S), suppress(nats.errors.Error, TimeoutError, OSError):
-                await client.close()
 
     def check_version(self) -> None:
         """Raise unless the server we are connected to keeps the promise of one answer.

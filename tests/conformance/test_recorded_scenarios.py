@@ -100,6 +100,6 @@ def _as_list(sorted_by_prompt: dict[str, Any]) -> list[Any]:
 
 def _assert_same(socket: str, heard: list[Any], expected: list[Any]) -> None:
     """Fail with a line-by-line difference of what a socket heard."""
-    lines = [[json.dumps(message, sort_keys=True) for message in messages] for messages in (expected, heard)]
-    difference = "\n".join(unified_diff(*lines, "recorded", "heard", lineterm="", n=2))
+    recorded, got = ([json.dumps(message, sort_keys=True) for message in messages] for messages in (expected, heard))
+    difference = "\n".join(unified_diff(recorded, got, "recorded", "heard", lineterm="", n=2))
     assert not difference, f"messages to {socket}:\n{difference}"

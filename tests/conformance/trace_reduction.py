@@ -46,7 +46,7 @@ def reduce_trace(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return _with_greetings(_without_foreign_messages(steps))
 
 
-def _step(event: dict[str, Any], names: Names) -> list[dict[str, Any]]:
+def _step(event: dict[str, Any], names: Names) -> list[dict[str, Any]]:  # noqa: PLR0911 - one for each kind
     match event["kind"]:
         case "ws_open":
             client = parse_qs(urlsplit(event["path"]).query).get("clientId")

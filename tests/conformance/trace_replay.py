@@ -21,6 +21,7 @@ from trace_listening import Listener
 from trace_reduction import JSON_TYPE
 from trace_shapes import Names, answer_shape, body_shape
 from trace_uploads import form_data
+from yarl import URL
 
 _T = TypeVar("_T")
 _GET_DEADLINE_S = 3.0
@@ -154,7 +155,7 @@ class Replay:
     async def _ask(self, method: str, path: str, content: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
         url = self._server.url + self._filled(path, escape=True)
         try:
-            async with self._session.request(method, aiohttp.client.URL(url, encoded=True), **content) as answer:
+            async with self._session.request(method, URL(url, encoded=True), **content) as answer:
                 body = await answer.read()
         except aiohttp.ClientConnectionError:
             return {"status": None}

@@ -57,7 +57,7 @@ class Names:
         return name
 
 
-def shape(value: Any, names: Names, key: str = "") -> Any:
+def shape(value: Any, names: Names, key: str = "") -> Any:  # noqa: PLR0911 - one for each kind of value
     """Return the shape of a JSON value that stands under ``key``."""
     if key in _WORDS and value is not None:
         return _WORDS[key]

@@ -37,6 +37,9 @@ class Outsider(Protocol):
     async def command(self, body: dict[str, Any]) -> None:
         """Publish a command, confirmed."""
 
+    async def command_bytes(self, body: bytes, headers: dict[str, str] | None = None) -> None:
+        """Publish any bytes as a command, confirmed."""
+
     async def terminal(self, request_id: str, within_s: float = 30, *, replay: int = 0) -> Event:
         """Wait for the terminal event of a request."""
 
@@ -61,6 +64,8 @@ class NatsOutsider:
     prefix: str = "comfyui"
     events: list[Event] = field(default_factory=list)
     _by_id: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    _read: dict[str, list[Event]] = field(default_factory=dict)
+    _position: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[NatsOutsider]:
@@ -91,7 +96,9 @@ class NatsOutsider:
         channel = ".".join(parts[:2]) if parts[0] == "prompt" else parts[0]
         try:
             body = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
+            body = {"raw": data}
+        if not isinstance(body, dict):
             body = {"raw": data}
         return Event(channel, {k.lower(): v for k, v in (headers or {}).items()}, body)
 
@@ -100,7 +107,10 @@ class NatsOutsider:
         await self.js.publish(f"{self.prefix}.prompt.request", data, headers=headers)
 
     async def command(self, body: dict[str, Any]) -> None:
-        await self.js.publish(f"{self.prefix}.control", json.dumps(body).encode())
+        await self.command_bytes(json.dumps(body).encode())
+
+    async def command_bytes(self, body: bytes, headers: dict[str, str] | None = None) -> None:
+        await self.js.publish(f"{self.prefix}.control", body, headers=headers)
 
     async def terminal(self, request_id: str, within_s: float = 30, *, replay: int = 0) -> Event:
         with anyio.move_on_after(within_s):
@@ -129,15 +139,23 @@ class NatsOutsider:
     async def letters(self) -> list[Event]:
         return await self._all("dlq")
 
+    async def raw_letter(self) -> Any:
+        """The last dead letter as it is stored."""
+        flat = self.prefix.replace(".", "_")
+        return await self.js.get_last_msg(f"{flat}-dlq", f"{self.prefix}.prompt.request.dlq")
+
     async def _all(self, stream: str) -> list[Event]:
+        """Every message of a stream; what was read before is remembered."""
         name = f"{self.prefix.replace('.', '_')}-{stream}"
-        found, sequence = [], 0
+        found = self._read.setdefault(stream, [])
         while True:
             try:
-                message = await self.js.get_msg(name, seq=sequence + 1, subject=f"{self.prefix}.>", next=True)
+                message = await self.js.get_msg(
+                    name, seq=self._position[stream] + 1, subject=f"{self.prefix}.>", next=True
+                )
             except NotFoundError:
-                return found
-            sequence = message.seq or sequence + 1
+                return list(found)
+            self._position[stream] = message.seq or self._position[stream] + 1
             found.append(self._event(message.subject or "", message.headers, message.data or b""))
 
     async def unsettled(self) -> int:

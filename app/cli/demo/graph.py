@@ -41,4 +41,4 @@ def _slowed(graph: Mapping[str, Any]) -> dict[str, Any]:
     """Send the last picture through the slow node, so that there is progress to see."""
     saving = {**graph["4"], "inputs": {**graph["4"]["inputs"], "images": ["5", 0]}}
     slow = {"class_type": _SLOW, "inputs": {"image": graph["4"]["inputs"]["images"], **_SLOW_INPUTS}}
-    return {**graph, "4": saving, "5": slow}
+    return {**{node_id: node for node_id, node in graph.items() if node_id != "4"}, "5": slow, "4": saving}

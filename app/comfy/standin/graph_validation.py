@@ -9,6 +9,7 @@ from typing import Any
 
 from app.comfy.standin.catalogue import NODE_CLASSES
 from app.comfy.standin.config import Version
+from app.comfy.standin.failures import type_name
 from app.comfy.standin.folders import Folders
 from app.comfy.standin.input_validation import Problem, check_constant, check_own, problem, shown_config
 from app.comfy.standin.node_types import Graph, Input, JsonObject, Node
@@ -161,12 +162,6 @@ def _exception_problem(
     if link is not None:
         extra["linked_node"] = link
     return {"type": kind, "message": message, "details": str(failure), "extra_info": extra}
-
-
-def type_name(failure: BaseException) -> str:
-    """Return the name of an exception's class, with its module unless it is built in."""
-    kind = type(failure)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _unknown(node: JsonObject, node_id: str, version: Version) -> Verdict:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-import traceback
 from dataclasses import dataclass, field
-from typing import Any
 
 from app.comfy.standin.catalogue import NODE_CLASSES
 from app.comfy.standin.execution_order import ExecutionOrder
+from app.comfy.standin.failures import described
 from app.comfy.standin.file_names import FileNumbers
 from app.comfy.standin.folders import Folders
-from app.comfy.standin.graph_validation import type_name
 from app.comfy.standin.interruption import Interrupted, Interruption
 from app.comfy.standin.links import is_link
 from app.comfy.standin.node_types import Graph, JsonObject, Preview
@@ -149,7 +147,8 @@ class PromptExecution:
             self._tell("execution_interrupted", self._where(node_id), to_all=True)
             return False
         except Exception as failure:  # noqa: BLE001 - whatever a node raises ends its prompt, never the server
-            self._tell("execution_error", self._where(node_id) | self._describe(failure, node_id, given))
+            given |= self._hidden(class_type)
+            self._tell("execution_error", self._where(node_id) | described(failure, given, list(self.graph)))
             return False
         if produced.ui:
             self._cache.keep_shown(node_id, produced.ui)
@@ -169,6 +168,12 @@ class PromptExecution:
                 given[name] = value
         return given
 
+    def _hidden(self, class_type: str) -> JsonObject:
+        """Return what a node class gets without the graph naming it."""
+        extra = self._extra.get("extra_pnginfo") if isinstance(self._extra, dict) else None
+        values = {"PROMPT": self.graph, "EXTRA_PNGINFO": extra}
+        return {name: values[kind] for name, kind in NODE_CLASSES[class_type].hidden.items()}
+
     def _tell(self, event: str, content: JsonObject, *, to_all: bool = False) -> None:
         content = {**content, "timestamp": int(time.time() * 1000)}
         self.messages.append((event, content))
@@ -187,20 +192,3 @@ class PromptExecution:
             "node_type": self.graph[node_id]["class_type"],
             "executed": list(self._executed),
         }
-
-    def _describe(self, failure: Exception, node_id: str, given: JsonObject) -> JsonObject:
-        described = self._extra.get("extra_pnginfo") if isinstance(self._extra, dict) else None
-        hidden = {"PROMPT": self.graph, "EXTRA_PNGINFO": described}
-        kinds = NODE_CLASSES[self.graph[node_id]["class_type"]].hidden
-        given = given | {name: hidden[kind] for name, kind in kinds.items()}
-        return {
-            "exception_message": f"{failure}\n",
-            "exception_type": type_name(failure),
-            "traceback": traceback.format_tb(failure.__traceback__),
-            "current_inputs": {name: [_plain(value)] for name, value in given.items()},
-            "current_outputs": list(self.graph),
-        }
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, int | float | str) else str(value)

@@ -125,7 +125,7 @@ async def test_a_server_that_is_no_comfyui_is_unavailable(serve: Serve, connect:
     async def elsewhere(request: web.Request) -> web.Response:
         raise web.HTTPFound("http://example.invalid/")
 
-    for handler in (html, elsewhere, _answers([1]), _answers({}, 404), _answers({}, 500)):
+    for handler in (html, elsewhere, _answers([1]), _answers({}), _answers({}, 404), _answers({}, 500)):
         client = connect(await serve(web.get("/queue", handler)))
         with pytest.raises(ComfyUnavailable):
             await client.queue()
@@ -191,6 +191,41 @@ async def test_without_a_usable_jobs_api_the_queue_is_read(
     for _ in range(4):
         assert (await client.queue()).pending == ("a",)
     assert len(asked) == times
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"jobs": [{"id": "x", "status": "pending"}], "pagination": {"has_more": True}},
+        {"jobs": "odd"},
+        {"error": "no"},
+        [],
+    ],
+)
+async def test_a_job_list_that_is_not_whole_is_not_believed(serve: Serve, connect: Connect, listed: Any) -> None:
+    """A prompt that is missing on the first of several pages is not gone."""
+    big = {"queue_running": [], "queue_pending": [[1, "a", {"text": "x" * 2**21}]]}
+    client = connect(await serve(web.get("/queue", _answers(big)), web.get("/api/jobs", _answers(listed))))
+    for _ in range(2):
+        assert (await client.queue()).pending == ("a",)
+
+
+async def test_a_job_in_an_unknown_state_is_still_there(serve: Serve, connect: Connect) -> None:
+    """A state that a later version invents does not make a prompt vanish."""
+    big = {"queue_running": [], "queue_pending": [[1, "a", {"text": "x" * 2**21}]]}
+    jobs = {"jobs": [{"id": "a", "status": "being_prepared"}, {"status": "pending"}, None]}
+    client = connect(await serve(web.get("/queue", _answers(big)), web.get("/api/jobs", _answers(jobs))))
+    for _ in range(2):
+        assert (await client.queue()).pending == ("a",)
+
+
+async def test_a_stranger_at_the_address_of_the_jobs_api_is_not_believed(serve: Serve, connect: Connect) -> None:
+    """An answer that does not speak of cancelling has cancelled nothing."""
+    server = _Server("pending")
+    routes = [route for route in server.routes() if "jobs" not in route.path]
+    client = connect(await serve(*routes, web.post("/api/jobs/{id}/cancel", _answers("hello"))))
+    await client.stop(_ID)
+    assert server.told == [("/queue", {"delete": [_ID]})]
 
 
 async def test_a_prompt_without_history_has_no_entry(serve: Serve, connect: Connect) -> None:

@@ -1,0 +1,167 @@
+"""`submit` and `watch` against a real broker, worker and stand-in."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.integration.cli.command_line import Commands, interrupted, line_of
+from tests.support.stack import Stack, graph
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+
+
+def write(folder: Path, document: Any) -> str:
+    """Put a request into a file of the folder."""
+    (folder / "request.json").write_text(json.dumps(document))
+    return "request.json"
+
+
+FAILING = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "FailingNode", "inputs": {"image": ["1", 0], "message": "on purpose"}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+}
+
+
+async def test_a_graph_is_run_and_its_picture_saved(commands: Commands) -> None:
+    """The path stands alone on standard output, progress on standard error, the exit code is 0."""
+    done = await commands.run("submit", write(commands.folder, graph(seconds=0.6, color=0xFF0000)), "--wait")
+    assert done.code == 0, done.err
+    (line,) = done.out.splitlines()
+    assert line.startswith("comfybus-out/")
+    with Image.open(commands.folder / line) as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    assert "SlowProgress" in done.err
+    assert "100% storing" in done.err
+    assert "complete  in" in done.err
+
+
+async def test_json_prints_the_terminal_event_and_nothing_else(commands: Commands) -> None:
+    """Standard output is one JSON document; files are saved only where --out says."""
+    file = write(commands.folder, {"prompt": graph(color=1), "metadata": {"n": 2**60 + 1}})
+    done = await commands.run("submit", file, "--wait", "--json", "--id", "cli-json")
+    assert (done.code, done.document["type"], done.document["id"]) == (0, "prompt.complete", "cli-json")
+    assert done.document["metadata"] == {"n": 2**60 + 1}
+    assert {path.name for path in commands.folder.iterdir()} == {"request.json"}
+    saved = await commands.run("submit", file, "--wait", "--json", "--out", "o", "--id", "cli-json-saved")
+    assert saved.document["type"] == "prompt.complete"
+    assert [path.name for path in (commands.folder / "o").iterdir()] == saved.document["filenames"]
+
+
+async def test_a_failed_prompt_is_exit_code_1(commands: Commands) -> None:
+    """The reason is one line on standard error, with --json the event says it too."""
+    done = await commands.run("submit", write(commands.folder, FAILING), "--wait")
+    assert (done.code, done.out) == (1, "")
+    assert "failed    execution_error" in done.err
+    assert "on purpose" in done.err
+    assert "Traceback" not in done.err
+    done = await commands.run("submit", "request.json", "--wait", "--json")
+    assert (done.code, done.document["type"]) == (1, "prompt.failed")
+
+
+async def test_no_answer_in_time_is_exit_code_3(commands: Commands) -> None:
+    """The sentence says how to go on; the prompt itself goes on."""
+    file = write(commands.folder, graph(seconds=3, color=3))
+    done = await commands.run("submit", file, "--wait", "--timeout", "0.5", "--id", "cli-late")
+    assert (done.code, done.out) == (3, "")
+    assert "comfybus watch cli-late" in done.err.splitlines()[-1]
+    watched = await commands.run("watch", "cli-late", "--json")
+    assert watched.code == 0
+    assert json.loads(watched.out.splitlines()[-1])["type"] == "prompt.complete"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["submit", "-", "--wait"],
+        ["submit", "-"],
+        ["watch"],
+        ["watch", "a"],
+        ["workers"],
+        ["cancel", "a"],
+        ["download", "https://h/m.pt", "--type", "loras"],
+        ["dlq", "list"],
+        ["dlq", "replay", "--all"],
+        ["worker"],
+    ],
+    ids=" ".join,
+)
+async def test_without_a_broker_the_exit_code_is_3(lonely: Commands, arguments: list[str]) -> None:
+    """One line names the address and the cure, after a few seconds."""
+    done = await lonely.run(*arguments, stdin=json.dumps(graph()))
+    assert (done.code, done.out) == (3, "")
+    said = [line for line in done.err.splitlines() if line.startswith("comfybus: ")]
+    assert len(said) == 1
+    assert "127.0.0.1:1" in said[0]
+    assert "BROKER_URL" in said[0]
+    assert "Traceback" not in done.err
+
+
+async def test_a_request_from_standard_input_is_followed_by_its_id(commands: Commands) -> None:
+    """Without --wait the id is printed; `watch ID` shows the stored end, again and again."""
+    done = await commands.run("submit", "-", stdin=json.dumps(graph(color=4)))
+    assert done.code == 0
+    request_id = done.out.strip()
+    for _ in range(2):
+        watched = await commands.run("watch", request_id)
+        assert watched.code == 0
+        assert f"prompt.complete          {request_id} 1 file(s)" in watched.out.splitlines()[-1]
+
+
+async def test_an_id_is_run_once(commands: Commands, stack: Stack) -> None:
+    """A second submission says that it shows the first one's answer, and saves it without doubling the file."""
+    file = write(commands.folder, graph(color=5))
+    first = await commands.run("submit", file, "--wait", "--id", "cli-once")
+    second = await commands.run("submit", file, "--wait", "--id", "cli-once")
+    assert (first.code, second.code, second.out) == (0, 0, first.out)
+    assert "answered before" in second.err
+    assert len(list((commands.folder / "comfybus-out").iterdir())) == 1
+    assert len((await stack.outside.terminals())["cli-once"]) == 1
+
+
+async def test_a_request_larger_than_the_broker_takes_is_refused_with_the_cure(commands: Commands) -> None:
+    """Nothing is sent; the sentence names both sizes."""
+    large = {
+        "prompt": graph(),
+        "credentials": [{"url_pattern": "x" * 2000, "auth": {"type": "bearer", "token": "t"}}] * 600,
+    }
+    done = await commands.run("submit", write(commands.folder, large), "--wait")
+    assert (done.code, done.out) == (2, "")
+    assert "1048576" in done.err
+    assert "URL" in done.err
+
+
+async def test_watch_shows_everything_until_it_is_interrupted(commands: Commands) -> None:
+    """Lines come while things happen, not at the end; Ctrl-C ends it without a traceback."""
+    watching = commands.start("watch", "--json")
+    try:
+        # A heartbeat or another event shows that it listens.
+        assert json.loads(await line_of(watching.stdout))["type"]
+        done = await commands.run("submit", "-", "--id", "cli-watched", stdin=json.dumps(graph(color=6)))
+        assert done.code == 0
+        types = list[str]()
+        while not types or types[-1] != "prompt.complete":
+            event = json.loads(await line_of(watching.stdout))
+            if event.get("id") == "cli-watched":
+                types.append(event["type"])
+        assert "prompt.progress" in types
+    finally:
+        ended = await interrupted(watching, signal.SIGINT)
+    assert (ended.code, ended.err) == (130, "")
+
+
+async def test_an_interrupted_submit_leaves_the_prompt_alone(commands: Commands, stack: Stack) -> None:
+    """Ctrl-C ends the waiting, not the prompt."""
+    file = write(commands.folder, graph(seconds=2, color=7))
+    waiting = commands.start("submit", file, "--wait", "--id", "cli-left")
+    assert await line_of(waiting.stderr) == "submitted cli-left\n"
+    ended = await interrupted(waiting)
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+    assert (await stack.outside.terminal("cli-left")).body["type"] == "prompt.complete"
