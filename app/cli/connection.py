@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from app.settings import Settings
@@ -13,6 +14,8 @@ from schemas.base import WrongField
 
 __all__ = ["TERMINAL", "document_of", "open_client"]
 
+# Somebody is waiting at a terminal; a worker is more patient.
+FIRST_CONNECTION_S = 5.0
 TERMINAL = ("prompt.complete", "prompt.failed")
 
 
@@ -24,7 +27,8 @@ async def open_client(settings: Settings) -> AsyncIterator[Client]:
         BrokerUnavailable: It does not answer.
         BrokerRefused: It refuses us or is too old.
     """
-    async with NatsClient(settings.nats).open() as client:
+    config = replace(settings.nats, first_connection_s=FIRST_CONNECTION_S)
+    async with NatsClient(config).open() as client:
         yield client
 
 

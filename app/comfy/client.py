@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
@@ -16,7 +14,9 @@ import anyio
 import anyio.to_thread
 
 from app.comfy.history import HistoryEntry, read_history
+from app.comfy.queue_view import NOT_THERE, QueueReader, QueueView
 from app.comfy.refusal import refusal
+from app.comfy.stored import Stored, store
 from app.comfy.transport import Transport
 from app.errors import ComfyUnavailable, InputRefused, InputUnavailable, OutputMissing
 
@@ -29,9 +29,6 @@ _SUBMIT_S: Final = 120.0
 _SILENCE_S: Final = 60.0
 # A running prompt gets as many requests to stop as it takes to survive ComfyUI losing one (see `stop`).
 _STOP_PAUSES_S: Final = (0.0, 0.1, 0.3)
-_BULKY_QUEUE_BYTES: Final = 1024 * 1024
-_BULKY_QUEUE_JOBS: Final = 200
-_NOT_THERE: Final = frozenset({404, 405, 501})
 
 
 @dataclass(frozen=True)
@@ -43,29 +40,6 @@ class Accepted:
     """
 
     node_errors: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class QueueView:
-    """ComfyUI's queue at one moment.
-
-    Attributes:
-        running: Ids of what runs, one at most in today's ComfyUI.
-        pending: Ids of what waits, in no particular order.
-        size_bytes: What it took to find out.
-    """
-
-    running: tuple[str, ...]
-    pending: tuple[str, ...]
-    size_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A file that arrived: its size and the lower-case hex SHA-256 of its bytes."""
-
-    size_bytes: int
-    sha256: str
 
 
 class ComfyClient:
@@ -81,10 +55,8 @@ class ComfyClient:
 
     def __init__(self, base_url: str, session: aiohttp.ClientSession) -> None:
         self._transport = Transport(base_url, session)
-        # None until known; a ComfyUI that is exchanged under us may gain or lose them.
-        self._cancels_jobs: bool | None = None
-        self._lists_jobs: bool | None = None
-        self._queue_is_bulky = False
+        self._queue = QueueReader(self._transport, deadline_s=_LOOK_S)
+        self._cancels_jobs: bool | None = None  # whether the jobs API can; None until known
 
     @property
     def base_url(self) -> str:
@@ -117,41 +89,8 @@ class ComfyClient:
         return Accepted(node_errors if isinstance(node_errors, dict) else {})
 
     async def queue(self) -> QueueView:
-        """What runs and what waits, both from one moment.
-
-        ``/queue`` carries every graph. When it gets bulky and this ComfyUI has a jobs API, the next looks use that:
-        the same ids without the graphs.
-        """
-        if self._queue_is_bulky and self._lists_jobs is not False:
-            view = await self._job_list()
-            if view is not None:
-                return view
-        answer = (await self._transport.call("GET", "/queue", deadline_s=_LOOK_S)).expect_ok()
-        size_bytes = len(answer.body)
-        self._queue_is_bulky = size_bytes > _BULKY_QUEUE_BYTES
-        match answer.json():
-            case {"queue_running": list(running), "queue_pending": list(pending)}:
-                return QueueView(_ids(running), _ids(pending), size_bytes)
-            case _:
-                raise answer.unusable()
-
-    async def _job_list(self) -> QueueView | None:
-        """The queue by the jobs API; None where that is missing, gives a part only, or breaks on an odd prompt."""
-        answer = await self._transport.call(
-            "GET", "/api/jobs", deadline_s=_LOOK_S, params={"status": "pending,in_progress"}
-        )
-        document = answer.object()
-        jobs, pages = document.get("jobs"), document.get("pagination")
-        self._lists_jobs = answer.status not in _NOT_THERE
-        if answer.status != 200 or not isinstance(jobs, list) or (isinstance(pages, dict) and pages.get("has_more")):
-            return None
-        self._queue_is_bulky = len(jobs) > _BULKY_QUEUE_JOBS
-        found = [(job["id"], job.get("status")) for job in jobs if isinstance(job, dict) and "id" in job]
-        return QueueView(
-            running=tuple(job_id for job_id, status in found if status == "in_progress"),
-            pending=tuple(job_id for job_id, status in found if status != "in_progress"),
-            size_bytes=len(answer.body),
-        )
+        """What runs and what waits, anybody's, both from one moment."""
+        return await self._queue.read()
 
     async def queue_remaining(self) -> int | None:
         """How many prompts run or wait: the cheapest sign of life; None if ComfyUI does not say."""
@@ -196,7 +135,7 @@ class ComfyClient:
             return False
         path = f"/api/jobs/{quote(prompt_id, safe='')}/cancel"
         answer = await self._transport.call("POST", path, deadline_s=_CALL_S)
-        self._cancels_jobs = answer.status not in _NOT_THERE
+        self._cancels_jobs = answer.status not in NOT_THERE
         if self._cancels_jobs and "cancelled" not in answer.expect_ok().object():
             self._cancels_jobs = False  # something else lives there
         return self._cancels_jobs
@@ -272,7 +211,7 @@ class ComfyClient:
                     f"ComfyUI at {self._transport.server} answered {call} with HTTP {response.status}; "
                     "look into ComfyUI's log."
                 )
-            return await _store(self._transport.chunks(response, call), into)
+            return await store(self._transport.chunks(response, call), into)
 
     async def upload(self, path: Path, *, subfolder: str, filename: str, overwrite: bool) -> str:
         """Put one file into ComfyUI's input folder, streamed from disk.
@@ -321,33 +260,3 @@ class ComfyClient:
         except ComfyUnavailable:
             return False
         return True
-
-
-async def _store(chunks: AsyncIterator[bytes], into: Path) -> Stored:
-    digest, size = hashlib.sha256(), 0
-    file = await anyio.to_thread.run_sync(into.open, "wb")
-
-    def append(chunk: bytes) -> None:
-        file.write(chunk)
-        digest.update(chunk)
-
-    try:
-        async for chunk in chunks:
-            await anyio.to_thread.run_sync(append, chunk)
-            size += len(chunk)
-        await anyio.to_thread.run_sync(file.close)
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(_discard, file, into)
-        raise
-    return Stored(size, digest.hexdigest())
-
-
-def _discard(file: IO[bytes], path: Path) -> None:
-    with suppress(OSError):
-        file.close()
-    path.unlink(missing_ok=True)
-
-
-def _ids(items: list[Any]) -> tuple[str, ...]:
-    return tuple(item[1] for item in items if isinstance(item, list) and len(item) > 1 and isinstance(item[1], str))

@@ -106,8 +106,8 @@ def _holders(host: str, port: int) -> list[tuple[str, frozenset[int]]]:
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 with suppress(OSError):
-                    if (inode := links.get(os.readlink(entry.path))) is not None:  # noqa: PTH115 - Path would resolve
-                        pids[inode].add(int(folder.parent.name))
+                    if (held := links.get(os.readlink(entry.path))) is not None:  # noqa: PTH115 - Path would resolve
+                        pids[held].add(int(folder.parent.name))
     return [(inode, frozenset(pids[inode])) for inode in sorted(inodes)]
 
 

@@ -24,7 +24,7 @@ __all__ = ["ComfyEnded", "ComfyPortTaken", "ComfyStartFailed", "ProcessConfig", 
 _RESTART_MARGIN_S: Final = 15.0
 
 _log = structlog.get_logger("comfybus.process")
-_comfyui = structlog.get_logger("comfyui", logger="comfyui")
+_comfyui = structlog.get_logger("comfyui")
 _redactor = Redactor(None)
 _T = TypeVar("_T")
 
@@ -108,8 +108,7 @@ class Supervisor:
                 end = await self._live(life)
                 if end.error is not None and not self._config.always_restart:
                     raise end.error(end.sentence)
-                long = life.up_for_s >= self._config.stable_after_s
-                failures = (0 if long else failures) + (0 if long and end.error is None else 1)
+                failures = self._config.failures_after(failures, up_for_s=life.up_for_s, asked=end.error is None)
                 pause_s = self._config.pause_s(failures)
                 _log.info("ComfyUI is started again", pause_s=round(pause_s, 2), failures=failures)
                 await anyio.sleep(pause_s)
@@ -279,7 +278,7 @@ async def _first_of(*waits: Callable[[], Awaitable[_T]]) -> _T:
 
 def _pass_on(line: str) -> None:
     """Log a line of ComfyUI's output, without the signatures and user infos of URLs in it."""
-    _comfyui.info("output", line=_redactor.text(line))
+    _comfyui.info("ComfyUI says", line=_redactor.text(line))
 
 
 def _guarded_call(hook: Callable[[], None]) -> None:

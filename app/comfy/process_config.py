@@ -97,3 +97,15 @@ class ProcessConfig:
             return 0.0
         grown_s = self.first_pause_s * 2.0 ** min(failures - 1, 30)
         return min(grown_s, self.longest_pause_s) * random.uniform(0.75, 1.25)
+
+    def failures_after(self, failures: int, *, up_for_s: float, asked: bool) -> int:
+        """Failures in a row after one more life: a long one wipes out what was before, an end asked for is none.
+
+        Args:
+            failures: Those before it.
+            up_for_s: Seconds in which it answered. A short life counts even if its end was asked for, so that
+                requests cannot make ComfyUI start without a pause for ever.
+            asked: Its end was asked for.
+        """
+        long = up_for_s >= self.stable_after_s
+        return (0 if long else failures) + (0 if long and asked else 1)

@@ -66,7 +66,7 @@ class SignsOfLife:
         )
 
     async def until_it_is_silent(self) -> End:
-        """Wait until it has given no answer for as long as the limit says; one long answer in between is enough."""
+        """Wait until it has given no answer for as long as the limit says; every answer starts the time anew."""
         limit_s = self._config.silence_limit_s
         look_every_s = min(_LONGEST_LOOK_S, limit_s / 3)
         answered_s = time.monotonic()

@@ -153,19 +153,19 @@ class BlobAccess:
             Fault: The credentials do not fit, or no token can be had.
         """
         if isinstance(auth, BasicAuth):
-            return self._sign(place, auth.username, auth.password.get_secret_value(), permission), {}
+            return _joined(place, self._sign(place, auth.username, auth.password.get_secret_value(), permission)), {}
         if auth is not None:
             extra = http_auth(auth)
-            pairs = [f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in extra.query.items()]
-            return "&".join([*([place.query] if place.query else []), *pairs]), extra.headers
+            pairs = (f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in extra.query.items())
+            return _joined(place, *pairs), extra.headers
         account = self._account
         if place.is_signed or account is None or place.base != account.url:
             return place.query, {}
         if account.key:
-            return self._sign(place, account.name, account.key, permission), {}
+            return _joined(place, self._sign(place, account.name, account.key, permission)), {}
         if account.sas:
-            return account.sas, {}
-        return "", {"Authorization": f"Bearer {self._token()}"}
+            return _joined(place, account.sas), {}
+        return place.query, {"Authorization": f"Bearer {self._token()}"}
 
     @staticmethod
     def _sign(place: BlobPlace, name: str, key: str, permission: str) -> str:
@@ -202,3 +202,7 @@ class BlobAccess:
             raise Fault(
                 "Azure gives this machine no token; set AZURE_STORAGE_KEY or an identity", passing=True
             ) from exc
+
+
+def _joined(place: BlobPlace, *parts: str) -> str:
+    return "&".join(part for part in (place.query, *parts) if part)

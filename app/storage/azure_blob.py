@@ -7,6 +7,7 @@ import uuid
 from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import structlog
 from typing_extensions import override
@@ -42,7 +43,7 @@ _CURES: Final = {
     "NoAuthenticationInformation": "it wants credentials; send some",
     "BlobArchived": "the blob is archived; restore it first",
 }
-_PASSING: Final = frozenset({"Md5Mismatch", "ContainerBeingDeleted", "OperationTimedOut", "LeaseIdMissing"})
+_PASSING: Final = frozenset({"Md5Mismatch", "ContainerBeingDeleted", "OperationTimedOut"})
 
 log = structlog.get_logger("comfybus.storage")
 
@@ -165,7 +166,7 @@ class AzureBlobStorage(Storage):
         spans = part_sizes(size)
         names = [base64.b64encode(f"{upload}-{number:06d}".encode()).decode() for number in range(len(spans))]
         steps = [
-            partial(self._send, place, auth, FilePart(path, *span), f"comp=block&blockid={name}", {})
+            partial(self._send, place, auth, FilePart(path, *span), f"comp=block&blockid={quote(name, safe='')}", {})
             for name, span in zip(names, spans, strict=True)
         ]
         await in_parallel(steps, _BLOCKS_AT_ONCE)

@@ -15,6 +15,8 @@ from app.storage.faults import Fault
 from app.storage.file import FileStorage, file_path
 from app.storage.guard import Guard
 from app.storage.http import HttpStorage
+from app.storage.hub_process import HubProcess
+from app.storage.huggingface import HuggingFaceStorage
 from app.storage.nats_object import NatsObjectStorage, Objects
 from app.storage.outgoing import Outgoing
 from app.storage.proxies import Proxies
@@ -60,7 +62,9 @@ def make_backends(config: StorageConfig, objects: Objects | None) -> Backends:
     nats = NatsObjectStorage(bucket if store.startswith("nats:") else None, objects, config.timings)
     s3 = S3Storage(carrier, config.s3, store if store.startswith("s3:") else None)
     azure = AzureBlobStorage(carrier, account, store if store.startswith("http") else None)
-    everything = (s3, azure, file, nats, HttpStorage(carrier, config))
+    process = HubProcess(config.timings, config.proxies)
+    hub = HuggingFaceStorage(carrier, config.hugging_face, process, config.timings, config.max_download_bytes)
+    everything = (s3, hub, azure, file, nats, HttpStorage(carrier, config))
     return Backends(everything, outgoing, account.url if account else None)
 
 

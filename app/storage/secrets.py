@@ -38,8 +38,8 @@ _SHAPES: Final = (
 def public_url(url: str) -> str:
     """A URL without what may be secret in it: user info, query and fragment.
 
-    Keys of ``s3://`` and ``nats://`` are verbatim and keep their ``?`` and ``#``. Where an authority is so malformed that its
-    parts cannot be told apart nothing of it is shown.
+    Keys of ``s3://`` and ``nats://`` are verbatim and keep their ``?`` and ``#``. Where an authority is so malformed
+    that its parts cannot be told apart nothing of it is shown.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:

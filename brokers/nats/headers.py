@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 from brokers.base import Message
 
-__all__ = ["can_be_sent", "encoded_size", "for_message", "safe"]
+__all__ = ["HEADERS_LIMIT_BYTES", "can_be_sent", "encoded_size", "for_message", "safe"]
+
+# What JetStream takes of headers in one message, whatever the body.
+HEADERS_LIMIT_BYTES = 65_535
 
 _FRAME = len(b"NATS/1.0\r\n\r\n")
 _PER_HEADER = len(b": \r\n")

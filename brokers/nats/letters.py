@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from brokers.base import Letter, RequestOrigin
 from brokers.channels import Channel
-from brokers.nats.headers import can_be_sent, encoded_size, safe
+from brokers.nats.headers import HEADERS_LIMIT_BYTES, can_be_sent, encoded_size, safe
 from brokers.nats.layout import DAY_S
 from brokers.nats.link import Link
 from brokers.nats.objects import NatsObjects
@@ -26,6 +26,8 @@ ORIGINAL = "comfybus-original-"
 OMITTED = "comfybus-omitted"
 MESSAGE_ID = "Nats-Msg-Id"
 REASON_LIMIT = 2048
+# What a reference to a body kept elsewhere adds at most.
+REFERENCE_BYTES = 1024
 KEPT_S = 30 * DAY_S
 
 
@@ -43,7 +45,7 @@ class Letters:
             BrokerUnavailable: It may or may not be stored; to try again is safe.
             BrokerRefused: It is not stored.
         """
-        headers = letter_headers(delivery.headers, delivery.origin, letter)
+        headers = fit(letter_headers(delivery.headers, delivery.origin, letter), HEADERS_LIMIT_BYTES - REFERENCE_BYTES)
         body = delivery.body
         limit = self._link.max_message_bytes
         if len(body) + encoded_size(headers) > limit:
@@ -53,7 +55,7 @@ class Letters:
                 headers[f"{ORIGINAL}{DATAREF}"] = own
             headers[DATAREF] = await self._bodies.put_bytes(key, body)
             headers[BODY_BYTES] = str(len(body))
-            headers, body = fit(headers, limit), b""
+            body = b""
         subject = self._link.names.subject(Channel.DEAD_LETTER)
         await self._link.store("publish a dead letter", subject, body, headers)
 

@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 from brokers.base import BrokerError, BrokerRefused, BrokerUnavailable, MessageTooLarge
 from brokers.nats.connection import MINIMUM_SERVER, NatsConfig, make_broker
 from brokers.nats.errors import FOREIGN, NO_MESSAGE, WRONG_LAST_SEQUENCE, translated
-from brokers.nats.headers import encoded_size
+from brokers.nats.headers import HEADERS_LIMIT_BYTES, encoded_size
 from brokers.nats.lasting import LastingBroker
 from brokers.nats.stored import StoredMessage, from_leader
 
@@ -69,7 +69,7 @@ class Link:
         broker = make_broker(self.config, self._on_error, self._on_lost, self._on_restored)
         for subject, handler in (heard or {}).items():
             # Whatever the message holds: it is only a hint to look.
-            broker.subscriber(subject, decoder=_leave_undecoded)(handler)
+            broker.subscriber(subject, decoder=_leave_undecoded, no_reply=True)(handler)
         try:
             await self._connect(broker)
             self.check_version()
@@ -197,9 +197,11 @@ class Link:
             BrokerUnavailable: It may or may not be stored.
             BrokerRefused: It is not stored.
         """
-        size = len(body) + encoded_size(headers)
-        if size > self.max_message_bytes:
-            raise MessageTooLarge(size, self.max_message_bytes)
+        of_headers = encoded_size(headers)
+        if of_headers > HEADERS_LIMIT_BYTES:
+            raise MessageTooLarge(of_headers, HEADERS_LIMIT_BYTES)
+        if len(body) + of_headers > self.max_message_bytes:
+            raise MessageTooLarge(len(body) + of_headers, self.max_message_bytes)
         with self.doing(what, subject):
             try:
                 ack = await self.js.publish(subject, body, timeout=CONFIRM_TIMEOUT_S, headers=dict(headers) or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -86,19 +87,19 @@ class LanguageModel:
             async with session.post(
                 self.url, json=document, headers=self.headers, timeout=timeout, allow_redirects=False
             ) as response:
-                body = await response.content.read(_ANSWER_BYTES)
-                if response.status != 200:
-                    raise AuthorFailed(self._refusal(response.status, body))
-                said = await response.json(content_type=None)
+                body = await _read(response)
         except TimeoutError as exc:
             raise AuthorFailed(f"{self.name} did not answer within {_ANSWER_S:g} s; try again later.") from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise AuthorFailed(
                 f"{self.name} cannot be reached at {self.url} ({type(exc).__name__}); check the address and the proxy."
             ) from exc
+        if response.status != 200:
+            raise AuthorFailed(self._refusal(response.status, body))
+        try:
+            return self._text(json.loads(body))
         except ValueError as exc:
             raise AuthorFailed(f"{self.name} answered something that is no JSON; check its address.") from exc
-        return self._text(said)
 
     def _document(self, instructions: str, turns: Sequence[Turn]) -> dict[str, Any]:
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
@@ -136,6 +137,15 @@ class LanguageModel:
         cure = cures.get(status, "try again later" if status >= 500 else "see what it says")
         said = body[:400].decode(errors="replace").replace("\n", " ").strip()
         return f"{self.name} refused with HTTP {status}: {cure}. It says: {said or 'nothing'}"
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _ANSWER_BYTES:
+            raise AuthorFailed("The language model's answer is larger than 8 MiB; check its address.")
+    return bytes(body)
 
 
 def choose_model(config: AuthorConfig) -> LanguageModel:

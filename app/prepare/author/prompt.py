@@ -29,7 +29,7 @@ The file has, in this order:
    that stands in several places for one thing becomes one field. `_meta` is left out. The function is pure: it prints
    nothing, reads no clock and draws no random numbers.
 
-For the defaults, `generate(Input())` must equal the given graph exactly, with integers as integers and floats as floats.
+For the defaults, `generate(Input())` must equal the given graph exactly.
 
 Example of the form:
 

@@ -1,0 +1,160 @@
+"""ComfyUI and all it has started end: with a cancelled supervisor, and with a worker that was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from supervised import Stage, alive, until, up
+
+from app.comfy.guarded import guarded
+
+pytestmark = pytest.mark.anyio
+
+FAMILY = ("child", "heir", "runaway")
+
+
+@pytest.fixture
+def worker(stage: Stage) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a worker-like process whose ComfyUI lives as the steps say; returns it when ComfyUI is up."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*steps: str) -> subprocess.Popen[bytes]:
+        program = Path(__file__).with_name("worker_like.py")
+        command = [sys.executable, str(program), stage.url, stage.command(*steps)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        started.append(process)
+        assert process.stdout is not None
+        line = b"?"
+        while line not in {b"up\n", b""}:
+            line = process.stdout.readline()  # the log goes the same way
+        assert line == b"up\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+async def test_all_of_it_ends_with_the_supervision(stage: Stage) -> None:
+    """Cancelled, the supervisor ends a child of ComfyUI, an orphan and one that left the session, deaf as they are."""
+    config = stage.config(*FAMILY, "deaf", "listen", stop_grace_s=0.3)
+    async with stage.running(config) as supervisor:
+        await up(supervisor)
+        assert all(map(alive, stage.pids()))
+        assert len(stage.pids()) == 4
+    assert not any(map(alive, stage.pids()))
+    assert stage.exits == []
+
+
+async def test_sigterm_comes_first(stage: Stage) -> None:
+    """A ComfyUI that heeds SIGTERM ends by it, long before the grace is over; one that does not, at its end."""
+    async with stage.running(stage.config("listen", stop_grace_s=60.0)) as supervisor:
+        await up(supervisor)
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 30
+    async with stage.running(stage.config("deaf", "listen", stop_grace_s=1.0)) as supervisor:
+        await up(supervisor)
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s >= 1.0
+    assert not any(map(alive, stage.pids()))
+
+
+async def test_what_a_crash_leaves_is_ended_before_the_next_start(stage: Stage) -> None:
+    """When ComfyUI crashes, its children, which may hold port and GPU, end before a new one is launched."""
+    go = stage.folder / "go"
+    config = stage.config("first:1:child", "first:1:runaway", "listen", f"first:1:ask:{go}", "first:1:die:9",
+                          stop_grace_s=0.2)  # fmt: skip
+    async with stage.running(config) as supervisor:
+        await up(supervisor)
+        old = stage.pids("child") + stage.pids("runaway")
+        assert all(map(alive, old))
+        go.touch()
+        await until(lambda: supervisor.starts == 2)
+        assert not any(map(alive, old))
+        await up(supervisor, start=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV], ids=lambda number: number.name)
+async def test_all_of_it_ends_with_a_killed_worker(
+    stage: Stage, worker: Callable[..., subprocess.Popen[bytes]], number: signal.Signals
+) -> None:
+    """kill -9 of the worker, and other ends it cannot or does not handle, take ComfyUI and every process of it along."""
+    process = await anyio.to_thread.run_sync(lambda: worker(*FAMILY, "deaf", "listen"))
+    everybody = stage.pids()
+    assert len(everybody) == 4
+    assert all(map(alive, everybody))
+    process.send_signal(number)
+    await anyio.to_thread.run_sync(process.wait)
+    await until(lambda: not any(map(alive, everybody)))
+
+
+async def test_a_worker_killed_while_comfyui_starts(stage: Stage) -> None:
+    """Killed before the first answer, at whatever point of the launch, the worker leaves nothing behind."""
+    for delay_s in (0.0, 0.02, 0.05, 0.1, 0.3):
+        before = len(stage.launches)
+        program = Path(__file__).with_name("worker_like.py")
+        command = [sys.executable, str(program), stage.url, stage.command("child")]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if delay_s:
+            await until(lambda before=before: len(stage.launches) > before)
+            await anyio.sleep(delay_s)
+        else:
+            await anyio.sleep(0.5)
+        process.kill()
+        await anyio.to_thread.run_sync(process.wait)
+    await until(lambda: not any(map(alive, stage.pids())))
+
+
+async def test_a_killed_guard_takes_comfyui_along(stage: Stage) -> None:
+    """kill -9 of the guard ends ComfyUI and its group too; the supervisor notices and starts it again."""
+    async with stage.running(stage.config("first:1:child", "deaf", "listen")) as supervisor:
+        await up(supervisor)
+        assert supervisor.pid is not None
+        old = stage.pids()
+        guard_pid = int(stage.family(supervisor.pid)[1].name)
+        os.kill(guard_pid, signal.SIGKILL)
+        await until(lambda: bool(stage.exits))
+        assert "together with its guard" in stage.exits[0]
+        assert not any(map(alive, old))
+        await up(supervisor, start=2)
+
+
+async def test_a_stuck_guard_is_passed_by(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that is stopped does not keep us: after its time it is killed, and ComfyUI with it."""
+    monkeypatch.setattr("app.comfy.guard.KILL_WITHIN_S", 0.1)
+    monkeypatch.setattr("app.comfy.guarded._MARGIN_S", 0.1)
+    lines: list[str] = []
+    command = stage.config("child", "say:ready").argv
+    async with guarded(
+        command, cwd=None, environment=dict(os.environ), grace_s=0.1, on_line=lines.append
+    ) as program, anyio.create_task_group() as tasks:  # fmt: skip
+        tasks.start_soon(program.exited)
+        await until(lambda: lines == ["ready"])
+        os.kill(program.guard_pid, signal.SIGSTOP)
+        tasks.cancel_scope.cancel()
+    await until(lambda: not any(map(alive, [*stage.pids(), program.guard_pid])))
+
+
+async def test_restarts_leak_nothing(stage: Stage) -> None:
+    """Five restarts later this process has as many open files as after the first start."""
+    async with stage.running(stage.config("listen", stable_after_s=0.0)) as supervisor:
+        await up(supervisor)
+        await supervisor.restart("warm")
+        await up(supervisor, start=2)
+        open_files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a folder whose entries come and go
+        for start in range(3, 8):
+            await supervisor.restart("again")
+            await up(supervisor, start=start)
+        # The client's kept connection may be there or not.
+        assert abs(len(os.listdir("/proc/self/fd")) - open_files) <= 1  # noqa: PTH208

@@ -1,0 +1,191 @@
+"""A proxy before any HTTP server that breaks what passes: refuses, cuts, stalls, lies about the length.
+
+Signatures stay valid, since the Host header passes unchanged. Every connection carries one exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.support.services.in_thread import LoopThread
+
+BUFFER = 64 * 1024
+
+
+@dataclass
+class Break:
+    """What is to happen to one exchange.
+
+    Attributes:
+        status: Answer with this status instead of asking the server.
+        headers: To go with it.
+        cut_after: Reset the connection after so many bytes of the answer's body.
+        stall_after: Say nothing more after so many bytes of the answer's body, for ever.
+        cut_upload_after: Reset the connection after so many bytes of the request's body.
+        lie: Add so much to the Content-Length of the answer.
+        head: Send these bytes instead of the answer's head.
+        method: Only exchanges with this method.
+        path: Only exchanges whose path holds this.
+    """
+
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_after: int | None = None
+    stall_after: int | None = None
+    cut_upload_after: int | None = None
+    lie: int = 0
+    head: bytes | None = None
+    method: str | None = None
+    path: str = ""
+
+
+@dataclass
+class Exchange:
+    """One exchange that began."""
+
+    method: str
+    path: str
+    head: str
+    broken: Break | None
+
+
+class FaultProxy:
+    """The proxy: ``breaks`` are used up in order by the exchanges they fit; the others pass."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self.breaks: list[Break] = []
+        self.seen: list[Exchange] = []
+        self._server: asyncio.Server
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._client, "127.0.0.1", 0, limit=BUFFER)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        self._server.close()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream: asyncio.StreamWriter | None = None
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            broken = self._meet(head)
+            if broken is not None and broken.status is not None:
+                lines = "".join(f"{name}: {value}\r\n" for name, value in broken.headers.items())
+                writer.write(f"HTTP/1.1 {broken.status} Broken\r\n{lines}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+                await writer.drain()
+                await _swallow(reader, head)
+                return
+            answer, upstream = await asyncio.open_connection("127.0.0.1", self.target, limit=BUFFER)
+            upstream.write(_closing(head))
+            up = asyncio.ensure_future(self._up(reader, upstream, writer, broken))
+            try:
+                await self._down(answer, writer, broken)
+            finally:
+                up.cancel()
+                await asyncio.gather(up, return_exceptions=True)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            if upstream is not None:
+                upstream.close()
+
+    def _meet(self, head: bytes) -> Break | None:
+        method, path, _ = head.decode("latin-1").split(" ", 2)
+        fits = (one for one in self.breaks if one.method in (None, method) and one.path in path)
+        broken = next(fits, None)
+        if broken is not None:
+            self.breaks.remove(broken)
+        self.seen.append(Exchange(method, path, head.decode("latin-1"), broken))
+        return broken
+
+    async def _up(
+        self,
+        reader: asyncio.StreamReader,
+        upstream: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,
+        broken: Break | None,
+    ) -> None:
+        sent = 0
+        while data := await reader.read(BUFFER):
+            if broken is not None and broken.cut_upload_after is not None and sent + len(data) > broken.cut_upload_after:
+                reset(client)
+                upstream.transport.abort()
+                return
+            sent += len(data)
+            upstream.write(data)
+            await upstream.drain()
+
+    async def _down(self, answer: asyncio.StreamReader, writer: asyncio.StreamWriter, broken: Break | None) -> None:
+        head = await answer.readuntil(b"\r\n\r\n")
+        while re.match(rb"HTTP/1\.\d 1\d\d", head):
+            writer.write(head)
+            head = await answer.readuntil(b"\r\n\r\n")
+        broken = broken or Break()
+        if broken.lie:
+            head = re.sub(
+                rb"(?i)(content-length: *)(\d+)",
+                lambda found: found.group(1) + str(int(found.group(2)) + broken.lie).encode(),
+                head,
+            )
+        writer.write(broken.head if broken.head is not None else _closing(head))
+        sent = 0
+        while data := await answer.read(BUFFER):
+            for limit, act in ((broken.cut_after, reset), (broken.stall_after, None)):
+                if limit is not None and sent + len(data) > limit:
+                    writer.write(data[: limit - sent])
+                    await writer.drain()
+                    if act is None:
+                        await asyncio.Event().wait()
+                    # What was written has to be on its way before the reset drops the rest.
+                    await asyncio.sleep(0.05)
+                    reset(writer)
+                    return
+            sent += len(data)
+            writer.write(data)
+            await writer.drain()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """RST, not FIN: what a killed process or a lost route looks like."""
+    found = writer.get_extra_info("socket")
+    if found is not None:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def _closing(head: bytes) -> bytes:
+    bare = re.sub(rb"(?i)\r\n(connection|keep-alive):[^\r\n]*", b"", head)
+    return bare[:-4] + b"\r\nConnection: close\r\n\r\n"
+
+
+async def _swallow(reader: asyncio.StreamReader, head: bytes) -> None:
+    """Take the rest of a request that was answered early, so that the answer is not lost in a reset."""
+    if b"expect: 100-continue" not in head.lower():
+        while await asyncio.wait_for(reader.read(BUFFER), 5):
+            pass
+
+
+@contextmanager
+def run_fault_proxy(target: int) -> Iterator[FaultProxy]:
+    """A proxy before a port of loopback until the block ends."""
+    thread = LoopThread()
+    proxy = FaultProxy(target)
+    try:
+        thread.call(proxy.start())
+        yield proxy
+    finally:
+        thread.call(proxy.stop())
+        thread.end()
