@@ -116,16 +116,19 @@ class Guarded:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._pass_on_output)
                 await self._hear(lambda: self._over)
+                self._end_past_the_guard()
                 tasks.cancel_scope.deadline = anyio.current_time() + _LAST_WORDS_S
+        self._end_past_the_guard()
         for line in self._lines.flush():
             self._on_line(line)
-        if not self._over:
-            self._end_past_the_guard()
         with anyio.move_on_after(_CLOSE_WITHIN_S):
             await self._process.aclose()
 
     def _end_past_the_guard(self) -> None:
-        """The guard was killed or is stuck: its end makes the kernel kill the program; the group is left to us."""
+        """If the guard was killed or is stuck: its end makes the kernel kill the program; the group is left to us."""
+        if self._over:
+            return
+        self._over = True
         _log.warning("guard process did not do its work", guard_pid=self.guard_pid, pid=self.pid)
         with suppress(ProcessLookupError):
             self._process.kill()

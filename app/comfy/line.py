@@ -15,8 +15,10 @@ __all__ = ["Line", "Place"]
 class Place:
     """One prompt's place in the line."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Place | None) -> None:
         self._first = anyio.Event()
+        self._handed_over = anyio.Event()
+        self._ahead = ahead
         self.followed: Followed | None = None
 
     @property
@@ -39,6 +41,19 @@ class Place:
             tasks.start_soon(until, self._first)
             tasks.start_soon(until, started)
 
+    async def turn(self) -> None:
+        """Wait until the one ahead was submitted, so that ComfyUI's order is the line's.
+
+        Else a prompt could run before the one ahead of it, and a crash would be charged to the wrong one.
+        """
+        if self._ahead is not None:
+            await self._ahead._handed_over.wait()  # noqa: SLF001 - a place of the same line
+            self._ahead = None
+
+    def handed_over(self) -> None:
+        """ComfyUI has it, or never will."""
+        self._handed_over.set()
+
     def step_up(self) -> None:
         """Become the first."""
         self._first.set()
@@ -55,7 +70,7 @@ class Line:
     async def place(self) -> AsyncIterator[Place]:
         """Wait for room, then stand in the line until the block ends."""
         async with self._room:
-            place = Place()
+            place = Place(self._places[-1] if self._places else None)
             if not self._places:
                 place.step_up()
             self._places.append(place)
@@ -65,6 +80,7 @@ class Line:
                 self._leave(place)
 
     def _leave(self, place: Place) -> None:
+        place.handed_over()
         was_first = self._places[0] is place
         self._places.remove(place)
         if was_first and self._places and _ended_in_order(place):

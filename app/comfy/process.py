@@ -154,18 +154,19 @@ class Supervisor:
         Raises:
             ComfyPortTaken: Without ``always_restart``, after as many tries as a start has.
         """
-        config, tries, said = self._config, 0, ""
+        config, tries = self._config, 0
+        named: set[int | None] = set()
         while (listener := await listener_at(config.host, config.port)) is not None:
             self.trouble = (
                 f"port {config.port} of {config.host}, where ComfyUI is to listen, is taken by {listener}; "
                 "end that, or give ComfyUI another port by COMFYUI_PORT_HOST and CMD"
             )
-            if said != self.trouble:
-                said = self.trouble
-                _log.error("ComfyUI waits for its port", reason=said)
+            if not named or listener.pid not in {*named, None}:
+                named.add(listener.pid)
+                _log.error("ComfyUI waits for its port", reason=self.trouble)
             tries += 1
             if tries >= config.check_max_tries and not config.always_restart:
-                raise ComfyPortTaken(said)
+                raise ComfyPortTaken(self.trouble)
             await anyio.sleep(config.check_interval_s)
 
     async def _live(self, life: _Life) -> End:

@@ -150,8 +150,10 @@ class Runs:
                 place.stands_for(followed)
                 if place.is_first:
                     await run.begin()
+                await place.turn()
                 run.check_expiry()
                 node_errors = await self._hand_over(run, graph, followed)
+                place.handed_over()
                 run.queued()
                 entry = await self._to_the_end(run, followed, place)
                 return Completed(entry, followed.node_starts_ms, node_errors)
@@ -162,6 +164,7 @@ class Runs:
             with self._watch.follow(run.prompt_id, graph, run.progress) as followed:
                 place.stands_for(followed)
                 followed.submitted(None)
+                place.handed_over()
                 run.queued()
                 entry = await self._to_the_end(run, followed, place)
                 return Completed(entry, followed.node_starts_ms)

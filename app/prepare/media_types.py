@@ -63,8 +63,9 @@ def ending_for(head: bytes, kind: Kind, name: str = "", media_type: str = "") ->
     for ending, family in found:
         if family.partition("/")[0] in wanted:
             return ending
-    if found:
-        raise Unfit(f"it is {found[0][1] or 'a ' + found[0][0] + ' file'}, not {_wanted(kind)}")
+    # Findings without a media type are a few bytes that some rare format has too.
+    if other := next((media_type for _, media_type in found if media_type), None):
+        raise Unfit(f"it is {other}, not {_wanted(kind)}")
     if declared.partition("/")[0] in wanted:
         return _suffix(name) or mimetypes.guess_extension(declared) or ""
     raise Unfit(f"its content is not recognised as {_wanted(kind)}")

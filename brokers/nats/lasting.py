@@ -2,8 +2,9 @@
 
 nats-py closes a connection for good when the server ends it with an error of its own (expired credentials, a message
 over the limit), stops reading when a message brings headers it cannot take apart, and stops reconnecting when a
-greeting is garbled. Each would end the worker, the second one again and again with every redelivery. The methods
-overridden here are private: nats-py is pinned and tests hold every one of them.
+greeting is garbled. Each would end the worker, the second one again and again with every redelivery. Besides, its flush
+overtakes what it should wait for. The methods overridden here are mostly private: nats-py is pinned and tests hold
+every one of them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,22 @@ __all__ = ["LastingBroker", "LastingClient"]
 # Errors after which the server keeps the connection, or which nats-py already answers by reconnecting.
 HARMLESS = ("permissions violation", "stale connection", "invalid subject")
 
+FLUSH_TIMEOUT_S = 10
+
 log = structlog.get_logger("comfybus.nats")
 
 
 class LastingClient(Client):
     """A client that is closed only by its owner."""
+
+    async def flush(self, timeout: int = FLUSH_TIMEOUT_S) -> None:  # noqa: ASYNC109 - nats-py's signature
+        """Return when the server has processed all that was sent before.
+
+        nats-py writes its ping past the commands that wait to be written, so that a subscription that drains hears the
+        answer before the server has ended it, and drops what still comes.
+        """
+        await self._flush_pending(force_flush=True)
+        await super().flush(timeout)
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         """Read what can be read: one message with broken headers must not end the connection."""

@@ -79,7 +79,7 @@ async def test_a_comfyui_that_is_not_there_is_one_line(bare: Commands) -> None:
     assert left_over(bare) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 async def test_a_signal_leaves_nothing(bare: Commands, number: signal.Signals) -> None:
     """While the prompt runs, and although the signal comes again while the children are ended."""
     process = bare.start("demo")

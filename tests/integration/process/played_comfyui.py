@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ANSWER = b'{"exec_info": {"queue_remaining": 0}}'
@@ -41,37 +42,38 @@ def play(step: str, port: int, folder: Path) -> None:
     """Do one step."""
     name, _, given = step.partition(":")
     if name == "first":
-        launches, _, rest = given.partition(":")
+        launches, _, given = given.partition(":")
         if len((folder / "launches").read_text().splitlines()) <= int(launches):
-            play(rest, port, folder)
-    elif name == "say":
-        os.write(1, given.encode() + b"\n")
-    elif name == "sleep":
-        time.sleep(float(given))
-    elif name == "listen":
-        server = socket.socket()
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("127.0.0.1", port))
-        server.listen(64)
-        threading.Thread(target=serve, args=(server,), daemon=True).start()
-    elif name == "exit":
-        sys.stdout.flush()
-        os._exit(int(given))
-    elif name == "die":
-        os.kill(os.getpid(), int(given))
-    elif name == "deaf":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    elif name in {"child", "heir", "runaway"}:
-        spawn(name, folder)
-    elif name == "environment":
-        (folder / "environment").write_text(json.dumps(dict(os.environ)))
-    elif name == "alone":
-        alone(folder)
-    elif name == "ask":
-        while not Path(given).exists():
-            time.sleep(0.01)
-    else:
-        raise ValueError(step)
+            play(given, port, folder)
+        return
+    steps: dict[str, Callable[[], object]] = {
+        "say": lambda: os.write(1, given.encode() + b"\n"),
+        "sleep": lambda: time.sleep(float(given)),
+        "listen": lambda: listen(port),
+        "exit": lambda: os._exit(int(given)),
+        "die": lambda: os.kill(os.getpid(), int(given)),
+        "deaf": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+        "environment": lambda: (folder / "environment").write_text(json.dumps(dict(os.environ))),
+        "alone": lambda: alone(folder),
+        "ask": lambda: wait_for(Path(given)),
+        **dict.fromkeys(("child", "heir", "runaway"), lambda: spawn(name, folder)),
+    }
+    steps[name]()
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a file exists."""
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def listen(port: int) -> None:
+    """Answer at the port from now on."""
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("127.0.0.1", port))
+    server.listen(64)
+    threading.Thread(target=serve, args=(server,), daemon=True).start()
 
 
 def serve(server: socket.socket) -> None:

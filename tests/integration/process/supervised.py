@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -89,6 +90,26 @@ class Stage:
         path = self.folder / name
         return path.read_text().splitlines() if path.exists() else []
 
+    def other_program(self, *steps: str, folder: Path) -> subprocess.Popen[bytes]:
+        """A program that lives so at the same port and is nobody's child but the test's."""
+        folder.mkdir(exist_ok=True)
+        command = [sys.executable, "-I", "-S", str(PLAYED), str(self.port), str(folder), *steps]
+        return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+    def worker_like(self, *steps: str) -> subprocess.Popen[bytes]:
+        """A process that supervises such a life and can be killed; it says ``up`` on standard output."""
+        program = Path(__file__).with_name("worker_like.py")
+        command = [sys.executable, str(program), self.url, self.command(*steps)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process of the test's own, if it still is there, and clean up after it."""
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
 
 def free_port() -> int:
     """A port nobody listens at."""
@@ -108,7 +129,7 @@ def alive(pid: int) -> bool:
 async def until(met: Callable[[], bool], within_s: float = 30) -> None:
     """Wait for something that nobody announces."""
     with anyio.fail_after(within_s):
-        while not met():
+        while not met():  # noqa: ASYNC110 - other processes set no events
             await anyio.sleep(0.01)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -70,7 +71,7 @@ async def test_pauses_between_starts_grow(stage: Stage) -> None:
         await until(lambda: len(stage.launches) >= 5)
         assert not supervisor.up
     times = [at for at, _ in stage.launches[:5]]
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     for gap, least in zip(gaps, (0.075, 0.15, 0.3, 0.3), strict=True):
         assert gap >= least
 
@@ -81,7 +82,7 @@ async def test_without_always_restart_an_end_is_raised(stage: Stage) -> None:
     config = stage.config("listen", f"ask:{signal_file}", "exit:0", always_restart=False)
     stage.when_up = signal_file.touch
     async with stage.supervisor(config) as supervisor:
-        with pytest.raises(ComfyEnded, match="exit code 0.*foreground"), anyio.fail_after(30):
+        with pytest.raises(ComfyEnded, match=r"exit code 0.*foreground"), anyio.fail_after(30):
             await supervisor.run()
         assert not supervisor.up
         assert supervisor.starts == 1
@@ -110,7 +111,7 @@ async def test_a_port_that_never_opens(stage: Stage) -> None:
 async def test_a_command_that_cannot_be_launched(stage: Stage, command: str) -> None:
     """A CMD that names no program stops the first start with one line that names it, restarts or not."""
     async with stage.supervisor(stage.config(command=command)) as supervisor:
-        with pytest.raises(ComfyStartFailed, match="CMD=.*cannot be launched") as caught, anyio.fail_after(30):
+        with pytest.raises(ComfyStartFailed, match=r"CMD=.*cannot be launched") as caught, anyio.fail_after(30):
             await supervisor.run()
     assert command in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 
 import anyio
 import pytest
 from structlog.testing import capture_logs
-from supervised import PLAYED, Stage, until, up
+from supervised import Stage, end, until, up
 
 from app.comfy.listeners import Listener, listener_at, stranger_at
 from app.comfy.process import ComfyPortTaken
@@ -23,16 +22,11 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def stranger(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
     """Another program that answers at the port as ComfyUI does, like the orphan of a worker that was killed."""
-    folder = stage.folder / "stranger"
-    folder.mkdir()
-    command = [sys.executable, "-I", "-S", str(PLAYED), str(stage.port), str(folder), "listen", "say:listening"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process = stage.other_program("listen", "say:listening", folder=stage.folder / "stranger")
     assert process.stdout is not None
     assert process.stdout.readline() == b"listening\n"
     yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    end(process)
 
 
 async def test_a_stranger_at_the_port_is_waited_for(stage: Stage, stranger: subprocess.Popen[bytes]) -> None:
@@ -52,9 +46,7 @@ async def test_a_stranger_at_the_port_is_waited_for(stage: Stage, stranger: subp
     assert f"pid {stranger.pid}" in errors[0]["reason"]
 
 
-async def test_without_always_restart_a_stranger_ends_the_wait(
-    stage: Stage, stranger: subprocess.Popen[bytes]
-) -> None:
+async def test_without_always_restart_a_stranger_ends_the_wait(stage: Stage, stranger: subprocess.Popen[bytes]) -> None:
     """With ALWAYS_RESTART_COMFYUI=false the wait for the port is as long as that for a start, then an error."""
     config = stage.config("listen", always_restart=False, check_max_tries=5)
     async with stage.supervisor(config) as supervisor:
@@ -65,19 +57,15 @@ async def test_without_always_restart_a_stranger_ends_the_wait(
 
 async def test_a_stranger_that_comes_during_the_start(stage: Stage) -> None:
     """A stranger that takes the port while ComfyUI loads is not taken for it, though it answers."""
-    folder = stage.folder / "stranger"
-    folder.mkdir()
     async with stage.running(stage.config("first:1:sleep:600", "listen")) as supervisor:
         await until(lambda: len(stage.launches) == 1)
-        command = [sys.executable, "-I", "-S", str(PLAYED), str(stage.port), str(folder), "listen"]
-        process = subprocess.Popen(command)
+        process = stage.other_program("listen", folder=stage.folder / "stranger")
         try:
             await until(lambda: bool(stage.exits))
             assert f"pid {process.pid}" in stage.exits[0]
             assert stage.began == 0
         finally:
-            process.kill()
-            process.wait()
+            end(process)
         await up(supervisor, start=2)
 
 

@@ -31,7 +31,11 @@ async def test_no_secret_reaches_it(stage: Stage) -> None:
     async with stage.running(config) as supervisor:
         await up(supervisor)
         seen = json.loads((stage.folder / "environment").read_text())
-        texts = [(path / part).read_text(errors="replace") for path in stage.family(supervisor.pid) for part in ("environ", "cmdline")]
+        texts = [
+            (path / part).read_text(errors="replace")
+            for path in stage.family(supervisor.pid)
+            for part in ("environ", "cmdline")
+        ]
     assert len(texts) == 4
     assert not any("pw-" in text for text in [*texts, json.dumps(seen)])
     assert "pw-" not in repr(config)

@@ -14,9 +14,7 @@ from app.comfy.process import ProcessConfig, Supervisor
 
 async def main(url: str, command: str) -> None:
     """Supervise until killed."""
-    config = ProcessConfig(
-        command, url, dict(os.environ), check_interval_s=0.05, check_max_tries=400, stop_grace_s=1.0
-    )
+    config = ProcessConfig(command, url, dict(os.environ), check_interval_s=0.05, check_max_tries=400, stop_grace_s=1.0)
     async with aiohttp.ClientSession() as session, anyio.create_task_group() as tasks:
         supervisor = Supervisor(config, ComfyClient(url, session).alive)
         tasks.start_soon(supervisor.run)

@@ -25,7 +25,7 @@ class Break:
     Attributes:
         status: Answer with this status instead of asking the server.
         headers: To go with it.
-        cut_after: Reset the connection after so many bytes of the answer's body.
+        cut_after: Close the connection after so many bytes of the answer's body.
         stall_after: Say nothing more after so many bytes of the answer's body, for ever.
         cut_upload_after: Reset the connection after so many bytes of the request's body.
         lie: Add so much to the Content-Length of the answer.
@@ -143,16 +143,13 @@ class FaultProxy:
         writer.write(broken.head if broken.head is not None else _closing(head))
         sent = 0
         while data := await answer.read(BUFFER):
-            for limit, act in ((broken.cut_after, reset), (broken.stall_after, None)):
-                if limit is not None and sent + len(data) > limit:
-                    writer.write(data[: limit - sent])
-                    await writer.drain()
-                    if act is None:
-                        await asyncio.Event().wait()
-                    # What was written has to be on its way before the reset drops the rest.
-                    await asyncio.sleep(0.05)
-                    reset(writer)
-                    return
+            limit = broken.cut_after if broken.stall_after is None else broken.stall_after
+            if limit is not None and sent + len(data) > limit:
+                writer.write(data[: limit - sent])
+                await writer.drain()
+                if broken.stall_after is not None:
+                    await asyncio.Event().wait()
+                return
             sent += len(data)
             writer.write(data)
             await writer.drain()

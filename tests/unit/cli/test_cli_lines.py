@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
 from typing import Any
 
 import pytest
@@ -94,3 +97,25 @@ def test_without_a_terminal_progress_is_a_few_lines(capsys: pytest.CaptureFixtur
     assert lines[-2:] == ["100% running KSampler", "a word"]
     assert len(lines) <= 15
     assert all(line.startswith(f"{value:3d}%") for line, value in zip(lines[2:12], range(0, 100, 10), strict=True))
+
+
+def test_on_a_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar shows value and node; brackets in a node's name are no markup."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with shown_progress() as view:
+        event = progress(0.5, node="3", step=5, steps=20)
+        event["progress"]["current_node_class"] = "Odd[/bold]Node"
+        view.show(event)
+        view.note("a [word]")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert "a [word]" in text
+    assert "running Odd[/bold]Node 5/20" in text
+    assert "50%" in text
