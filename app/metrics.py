@@ -25,6 +25,12 @@ class Metrics:
         self.duplicates = Counter("comfybus_duplicates", "Requests settled without a run.", registry=registry)
         self.adopted = Counter("comfybus_adopted", "Runs taken over from an earlier delivery.", registry=registry)
         self.handed_back = Counter("comfybus_handed_back", "Requests handed back to the broker.", registry=registry)
+        self.transfers = Counter(
+            "comfybus_transfers", "Transfers of files, and hits of the cache.", ("event", "backend"), registry=registry
+        )
+        self.transfer_bytes = Counter(
+            "comfybus_transfer_bytes", "Bytes of finished transfers.", ("event", "backend"), registry=registry
+        )
         self.stage_seconds = Histogram(
             "comfybus_stage_seconds",
             "Time a prompt spends in a stage.",

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli.groups import AsJson, letters, schema, show_help
+
 __all__ = ["application"]
 
 application = typer.Typer(
@@ -17,29 +19,10 @@ application = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-letters = typer.Typer(help="Requests given up: the dead letter.", rich_markup_mode=None)
-schema = typer.Typer(help="Documents of the wire contract.", rich_markup_mode=None)
-
-
-@letters.callback(invoke_without_command=True)
-@schema.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        _show_help(context)
-
-
-def _show_help(context: typer.Context) -> None:
-    from app.cli.outcome import ExitCode
-
-    typer.echo(context.get_help())
-    raise typer.Exit(ExitCode.USAGE)
-
-
 application.add_typer(letters, name="dlq")
 application.add_typer(schema, name="schema")
 
 RequestId = Annotated[str, typer.Argument(metavar="ID", help="Id of the request.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of words.")]
 
 
 @application.callback(invoke_without_command=True)
@@ -54,7 +37,7 @@ def comfybus(
     if traceback:
         show_tracebacks()
     if context.invoked_subcommand is None:
-        _show_help(context)
+        show_help(context)
 
 
 @application.command()
@@ -201,58 +184,3 @@ def doctor() -> None:
 
     set_up_logs("fatal")
     raise typer.Exit(anyio.run(run_doctor))
-
-
-@letters.command("list")
-def list_letters(*, as_json: AsJson = False) -> None:
-    """List requests that were given up.
-
-    Id, code, reason and time; their bodies are not shown, since they may hold secrets.
-    """
-    from app.cli.letters import run_list
-    from app.cli.running import run
-
-    raise typer.Exit(run(run_list, as_json))
-
-
-@letters.command("replay")
-def replay_letters(
-    request_id: Annotated[str, typer.Argument(metavar="[ID]", help="Id of the request.")] = "",
-    *,
-    everything: Annotated[bool, typer.Option("--all", help="Every letter.")] = False,
-) -> None:
-    """Run requests that were given up again.
-
-    With their original bytes; the answer's event id has the number of the replay behind it.
-    """
-    from app.cli.checks import checked_id
-    from app.cli.letters import run_replay
-    from app.cli.outcome import CommandFailed, ExitCode
-    from app.cli.running import run
-
-    if bool(request_id) == everything:
-        raise CommandFailed("give an ID or --all, one of them; see comfybus dlq replay --help", ExitCode.USAGE)
-    raise typer.Exit(run(run_replay, checked_id(request_id) if request_id else ""))
-
-
-@schema.command("asyncapi")
-def print_asyncapi(
-    prefix: Annotated[str, typer.Option(metavar="P", help="TOPIC_PREFIX of the channel names.")] = "comfyui",
-) -> None:
-    """Print the AsyncAPI 3 document as YAML."""
-    from app.cli.checks import checked_prefix
-    from app.documents.asyncapi import asyncapi_yaml
-
-    typer.echo(asyncapi_yaml(checked_prefix(prefix)), nl=False)
-
-
-@schema.command("json")
-def write_schemas(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if need be.")]) -> None:
-    """Write one JSON Schema per message.
-
-    Into a folder; the path of each is printed.
-    """
-    from app.documents.json_schemas import write_json_schemas
-
-    for path in write_json_schemas(folder):
-        typer.echo(path)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.settings import Settings
+from app.settings.broker import nats_config
 from brokers.base import Client, EventMessage
 from brokers.nats import NatsClient
 from schemas.base import WrongField
@@ -27,7 +28,7 @@ async def open_client(settings: Settings) -> AsyncIterator[Client]:
         BrokerUnavailable: It does not answer.
         BrokerRefused: It refuses us or is too old.
     """
-    config = replace(settings.nats, first_connection_s=FIRST_CONNECTION_S)
+    config = replace(nats_config(settings), first_connection_s=FIRST_CONNECTION_S)
     async with NatsClient(config).open() as client:
         yield client
 

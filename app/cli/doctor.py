@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from app.cli.connection import open_client
 from app.cli.lines import table
-from app.cli.outcome import ExitCode
+from app.cli.outcome import ExitCode, show
 from app.comfy.client import ComfyClient
 from app.comfy.folders import probe_shared
 from app.errors import ComfyUnavailable, ConfigurationError
@@ -54,7 +54,7 @@ def _print(findings: list[Finding]) -> int:
     for line in table(
         [(f"{'ok' if found.ok else 'failed':<6}", f"{found.name:<8}", found.sentence) for found in findings]
     ):
-        print(line, flush=True)  # noqa: T201 - the command's result
+        show(line)
     return ExitCode.DONE if all(found.ok for found in findings) else ExitCode.FAILED
 
 

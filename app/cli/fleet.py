@@ -9,7 +9,7 @@ from typing import Any
 
 from app.cli.connection import document_of, open_client
 from app.cli.lines import table
-from app.cli.outcome import ExitCode, say
+from app.cli.outcome import ExitCode, say, show
 from app.settings import Settings
 from schemas.base import dump_json
 
@@ -41,14 +41,14 @@ async def run_workers(settings: Settings, as_json: bool) -> int:
         found = [event for message in await client.workers() if (event := document_of(message)) is not None]
     if as_json:
         for event in found:
-            print(json.dumps(event, ensure_ascii=False))  # noqa: T201 - the command's result
+            show(json.dumps(event, ensure_ascii=False))
     elif not found:
         say("no worker was heard of in the last 24 hours; start one with: comfybus worker")
     else:
         now = datetime.now(UTC)
         head = ("WORKER", "STATE", "IN HAND", "QUEUE", "VERSION", "COMFYUI")
         for line in table([head, *(_row(event, now) for event in found)]):
-            print(line)  # noqa: T201 - the command's result
+            show(line)
     return ExitCode.DONE
 
 

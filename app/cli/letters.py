@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from app.cli.connection import open_client
 from app.cli.lines import table
-from app.cli.outcome import CommandFailed, ExitCode, say
+from app.cli.outcome import CommandFailed, ExitCode, say, show
 from app.settings import Settings
 from brokers.base import BrokerError, Client, DeadLetter
 
@@ -28,14 +28,14 @@ async def run_list(settings: Settings, as_json: bool) -> int:
     rows = [{name: getattr(letter, name) for name in SHOWN} for letter in found]
     if as_json:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - the command's result
+            show(json.dumps(row, ensure_ascii=False))
     elif not rows:
         say("the dead letter is empty")
     else:
         columns = ("time", "request_id", "code", "attempts", "replay", "reason")
         head = tuple("ID" if name == "request_id" else name.upper() for name in columns)
         for line in table([head, *(tuple(str(row[name]) for name in columns) for row in rows)]):
-            print(line)  # noqa: T201 - the command's result
+            show(line)
     return ExitCode.DONE
 
 
@@ -70,4 +70,4 @@ async def _replay_all(client: Client, letters: Sequence[DeadLetter]) -> int:
 
 async def _replay(client: Client, letter: DeadLetter) -> None:
     number = await client.replay(letter)
-    print(f"{letter.request_id} runs again as replay {number}")  # noqa: T201 - the command's result
+    show(f"{letter.request_id} runs again as replay {number}")

@@ -12,7 +12,7 @@ from enum import IntEnum
 import typer
 from typer.exceptions import TyperException
 
-__all__ = ["CommandFailed", "ExitCode", "explain", "run_application", "say", "show_tracebacks"]
+__all__ = ["CommandFailed", "ExitCode", "explain", "run_application", "say", "show", "show_tracebacks"]
 
 _tracebacks = False
 
@@ -50,6 +50,12 @@ def say(line: str) -> None:
     """Write one line to standard error, where everything goes that is no result."""
     sys.stderr.write(line.rstrip("\n") + "\n")
     sys.stderr.flush()
+
+
+def show(line: str) -> None:
+    """Write one line of the command's result to standard output, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def show_tracebacks() -> None:

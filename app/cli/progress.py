@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from app.cli.outcome import say
 
@@ -35,7 +36,7 @@ def shown_progress() -> Iterator[ProgressView]:
         yield _Lines()
         return
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=Column(min_width=28)),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),

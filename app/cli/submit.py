@@ -12,7 +12,7 @@ import anyio
 
 from app.cli.connection import TERMINAL, document_of, open_client
 from app.cli.lines import failure_line
-from app.cli.outcome import CommandFailed, ExitCode, say
+from app.cli.outcome import CommandFailed, ExitCode, say, show
 from app.cli.outputs import save_outputs
 from app.cli.progress import ProgressView, shown_progress
 from app.settings import Settings
@@ -60,13 +60,13 @@ async def run_submit(settings: Settings, request: dict[str, Any], wait: Wait | N
     async with open_client(settings) as client:
         if wait is None:
             await client.submit(body, request_id=request_id)
-            print(json.dumps({"id": request_id}) if as_json else request_id)  # noqa: T201 - the command's result
+            show(json.dumps({"id": request_id}) if as_json else request_id)
             return ExitCode.DONE
         if await client.last_terminal(request_id) is not None:
             say(f"{request_id} was answered before, which is what follows; another --id runs it again")
         event = await _answer(client, request_id, body, wait.timeout_s)
         if as_json:
-            print(json.dumps(event, ensure_ascii=False))  # noqa: T201 - the command's result
+            show(json.dumps(event, ensure_ascii=False))
         if event["type"] == "prompt.failed":
             say(f"failed    {failure_line(event)}")
             return ExitCode.FAILED
@@ -81,7 +81,7 @@ def _tell(event: Mapping[str, Any], saved: list[str], *, quiet: bool) -> None:
     say(f"complete  in {total_ms / 1000:.1f} s")
     values = [f"{o.get('node_id')}: {o['value']}" for o in event.get("outputs") or [] if o.get("value") is not None]
     for line in (*saved, *values):
-        say(line) if quiet else print(line)  # noqa: T201 - the command's result
+        say(line) if quiet else show(line)
 
 
 async def _answer(client: Client, request_id: str, body: bytes, timeout_s: float | None) -> Mapping[str, Any]:

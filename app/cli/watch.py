@@ -6,7 +6,7 @@ import json
 
 from app.cli.connection import document_of, open_client
 from app.cli.lines import event_line
-from app.cli.outcome import ExitCode
+from app.cli.outcome import ExitCode, show
 from app.settings import Settings
 
 __all__ = ["run_watch"]
@@ -26,5 +26,5 @@ async def run_watch(settings: Settings, request_id: str, as_json: bool) -> int:
             event = document_of(message)
             if event is not None:
                 line = json.dumps(event, ensure_ascii=False) if as_json else event_line(event)
-                print(line, flush=True)  # noqa: T201 - the command's result
+                show(line)
     return ExitCode.DONE

@@ -184,6 +184,17 @@ class ComfyClient:
                 found[str(folder)] = [name for name in names if isinstance(name, str)]
         return found
 
+    async def model_folders(self) -> dict[str, list[str]]:
+        """The folders, as ComfyUI sees them, that it looks into per kind of model; the first is where new ones go."""
+        answer = await self._transport.call("GET", "/experiment/models", deadline_s=_CALL_S)
+        listed = answer.expect_ok().json()
+        found: dict[str, list[str]] = {}
+        for each in listed if isinstance(listed, list) else []:
+            name, folders = (each.get("name"), each.get("folders")) if isinstance(each, dict) else (None, None)
+            if isinstance(name, str) and isinstance(folders, list):
+                found[name] = [folder for folder in folders if isinstance(folder, str)]
+        return found
+
     async def view(self, filename: str, subfolder: str, folder: str, into: Path) -> Stored:
         """Fetch one file of ComfyUI's folders to disk, in pieces, whatever its size.
 

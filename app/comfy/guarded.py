@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import anyio
 import structlog
-from anyio.abc import ByteReceiveStream, Process
+from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from app.comfy import guard
@@ -67,14 +67,14 @@ class Guarded:
         guard_pid: Process id of its guard: ancestor of all that the program starts.
     """
 
-    def __init__(self, process: Process, grace_s: float, on_line: Callable[[str], None]) -> None:
-        if process.stdin is None or process.stdout is None or process.stderr is None:
-            raise ValueError("the guard needs its three pipes")
+    def __init__(self, process: Process, output: int, grace_s: float, on_line: Callable[[str], None]) -> None:
+        if process.stdin is None or process.stdout is None:
+            raise ValueError("the guard needs its two pipes")
         self.pid = 0
         self.guard_pid = process.pid
         self._process = process
         self._hold = process.stdin
-        self._output: ByteReceiveStream = process.stderr
+        self._output = output
         self._reports = BufferedByteReceiveStream(process.stdout)
         self._grace_s = grace_s
         self._on_line = on_line
@@ -156,10 +156,13 @@ class Guarded:
         return report
 
     async def _pass_on_output(self) -> None:
-        with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            while True:
-                for line in self._lines.feed(await self._output.receive(_READ_BYTES)):
-                    self._on_line(line)
+        while True:
+            await anyio.wait_readable(self._output)
+            chunk = os.read(self._output, _READ_BYTES)
+            if not chunk:
+                return
+            for line in self._lines.feed(chunk):
+                self._on_line(line)
 
 
 @asynccontextmanager
@@ -186,22 +189,35 @@ async def guarded(
     Raises:
         LaunchFailed: It could not be started.
     """
-    child = Guarded(await _open(command, cwd, environment, grace_s), grace_s, on_line)
+    # Not a pipe of the process object: what a killed guard leaves may hold it open, and must not hold us up.
+    output, writer = os.pipe()
     try:
-        await child.begin()
-        yield child
+        os.set_blocking(output, False)
+        try:
+            process = await _open(command, cwd, environment, grace_s, writer)
+        finally:
+            os.close(writer)
+        child = Guarded(process, output, grace_s, on_line)
+        try:
+            await child.begin()
+            yield child
+        finally:
+            with anyio.CancelScope(shield=True):
+                await child.end()
     finally:
-        with anyio.CancelScope(shield=True):
-            await child.end()
+        os.close(output)
 
 
-async def _open(command: Sequence[str], cwd: Path | None, environment: Mapping[str, str], grace_s: float) -> Process:
+async def _open(
+    command: Sequence[str], cwd: Path | None, environment: Mapping[str, str], grace_s: float, output: int
+) -> Process:
     process: Process | None = None
     # A cancellation in between would leave a guard that nobody holds.
     with anyio.move_on_after(_LAUNCH_WITHIN_S, shield=True):
         try:
             process = await anyio.open_process(
                 [sys.executable, "-I", "-S", str(Path(guard.__file__)), str(grace_s), *command],
+                stderr=output,
                 cwd=cwd,
                 env=dict(environment),
                 start_new_session=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -139,13 +140,13 @@ class OutputReader:
         if shared is not None:
             # Where ComfyUI may read and we may not, it is asked as well.
             with suppress(OSError):
-                return await self._measure(shared)
+                return await self.measure(shared)
         ending = ref.filename.rpartition(".")[2]
         into = scratch / (f"{uuid.uuid4().hex}.{ending}" if ending.isalnum() and len(ending) < 16 else uuid.uuid4().hex)
         stored = await self._client.view(ref.filename, ref.subfolder, ref.folder, into)
         return LocalOutput(into, stored.size_bytes, stored.sha256, owned=True)
 
-    async def _measure(self, path: Path) -> LocalOutput:
+    async def measure(self, path: Path) -> LocalOutput:
         """Size and hash of a file, piece by piece, so that a cancellation does not wait for gigabytes."""
         digest = hashlib.sha256()
         file = await anyio.to_thread.run_sync(path.open, "rb")
@@ -175,9 +176,11 @@ class OutputReader:
 
 
 def _carries(name: str, request_id: str) -> bool:
-    """Whether a name begins with the id, and not with a longer id that begins alike (``_`` is what ComfyUI adds)."""
-    rest = name.removeprefix(request_id)
-    return name.startswith(request_id) and (not rest or not (rest[0].isalnum() or rest[0] == "-"))
+    """Whether a name begins with the id, and not with a longer id that begins alike.
+
+    ``_`` is what ComfyUI adds; ``-a2`` and ``-r1`` stand for a later attempt and a replay of the same request.
+    """
+    return re.match(rf"{re.escape(request_id)}(?:-a\d+)?(?:-r\d+)?(?![A-Za-z0-9-])", name) is not None
 
 
 def _inside(folder: Path | None, ref: OutputRef) -> Path | None:

@@ -66,7 +66,10 @@ HEADERS: dict[str, dict[str, Any]] = {
             "comfybus-stream": _TEXT,
             "comfybus-sequence": _TEXT,
             "ce-dataref": {**_TEXT, "description": "Where the original bytes are, when they did not fit."},
-            "comfybus-body-bytes": {**_TEXT, "description": "Their size; present when `ce-dataref` is the letter's own."},
+            "comfybus-body-bytes": {
+                **_TEXT,
+                "description": "Their size; present when `ce-dataref` is the letter's own.",
+            },
             "comfybus-omitted": {**_TEXT, "description": "Names of original headers that could not be kept."},
         },
         ("comfybus-reason", "comfybus-code", "comfybus-request-id", "comfybus-worker", "comfybus-time"),

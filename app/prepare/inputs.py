@@ -143,9 +143,10 @@ class SharedInputs:
             try:
                 entries = await self._known()
                 victims = self._beyond_the_bound(entries)
+                await anyio.to_thread.run_sync(remove, [self._root / name for name in victims], self._root)
+                # After it: a cancellation before would leave files that nobody counts.
                 for name in victims:
                     del entries[name]
-                await anyio.to_thread.run_sync(remove, [self._root / name for name in victims], self._root)
             except OSError as exc:
                 _log.warning("prepared inputs could not be removed", folder=str(self._root), reason=str(exc))
                 self._entries = None
@@ -185,11 +186,13 @@ class SharedInputs:
         try:
             await anyio.to_thread.run_sync(lambda: self._root.mkdir(parents=True, exist_ok=True))
             await anyio.to_thread.run_sync(write, part)
+            size_bytes = await anyio.to_thread.run_sync(size_of, part)
             async with self._lock:
                 entries = await self._known()
                 self._holds.take(hold, name)
+                # Before it appears: a cancellation after that would leave a file that nobody counts.
+                entries[name] = _Entry(size_bytes, self._now())
                 await anyio.to_thread.run_sync(rename, part, self._root / name)
-                entries[name] = _Entry(await anyio.to_thread.run_sync(size_of, self._root / name), self._now())
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(remove, [part], self._root)

@@ -127,7 +127,7 @@ class MediaInputs:
                 raise InputRefused(
                     f"The file {source.value!r} lies in ComfyUI's folder, which the worker does not share."
                 )
-            piece = _Piece(source.path, source.path.name)
+            piece = await _copied(source.path, scratch)
         else:
             piece = await self._bring(source, credentials, hold, scratch)
         if await anyio.to_thread.run_sync(is_archive, piece.path):
@@ -158,7 +158,7 @@ class MediaInputs:
             name = fetched.filename or unquote(urlsplit(source.url).path).rpartition("/")[2]
             return _Piece(fetched.path, name, fetched.media_type or "", fetched.sha256)
         if isinstance(source, LocalFile):
-            return _Piece(source.path, source.path.name)
+            return await _copied(source.path, scratch)
         path = scratch / "content"
         await anyio.to_thread.run_sync(path.write_bytes, source.data)
         return _Piece(path, media_type=source.media_type)
@@ -198,6 +198,13 @@ _NEEDS_PATH: Final = (
     "This node opens a path, and the worker does not share ComfyUI's folders; set COMFY_HOME or INPUT_DIR, or use the "
     "node's upload variant."
 )
+
+
+async def _copied(path: Path, scratch: Path) -> _Piece:
+    """A copy that stays as it is when somebody writes to the file, since prepared inputs may be links."""
+    copy = scratch / "copy"
+    await anyio.to_thread.run_sync(shutil.copyfile, path, copy)
+    return _Piece(copy, path.name)
 
 
 def _ending(piece: _Piece, kind: Kind) -> str:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import base64
+import glob
 import hashlib
 import json
 import os
@@ -26,10 +27,9 @@ from app.storage.base import Downloaded
 from app.storage.cache_locks import try_lock
 from app.storage.file import sync_folder
 from app.storage.media_types import ending_for, ending_of_name, ending_of_url
-from app.storage.partial import STATE
 from app.storage.secrets import public_url
 
-__all__ = ["KEY_LENGTH", "CacheFolder", "Record", "cache_key", "tree_size"]
+__all__ = ["KEY_LENGTH", "CacheFolder", "Record", "cache_key", "discard", "tree_size"]
 
 KEY_LENGTH: Final = 32
 
@@ -144,16 +144,16 @@ class CacheFolder:
 
     def discard_partial(self, key: str) -> None:
         """Remove what there is of an incomplete file."""
-        for path in self.partials.glob(f"{key}*"):
-            self.discard(path)
+        discard(self.partial(key))
 
-    def discard(self, path: Path) -> None:
-        """Remove an incomplete file or folder, and what is noted beside it."""
-        path.with_name(path.name + STATE).unlink(missing_ok=True)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+
+def discard(path: Path) -> None:
+    """Remove an incomplete file, and what its download keeps beside it under names that begin with its own."""
+    for one in (path, *path.parent.glob(f"{glob.escape(path.name)}.*")):
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            one.unlink(missing_ok=True)
 
 
 def tree_size(path: Path) -> int:

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -103,6 +104,7 @@ def _download(job: dict[str, Any], say: Voice) -> dict[str, Any]:
         Path(path).unlink()
         raise Damaged
     Path(path).replace(into)
+    shutil.rmtree(folder, ignore_errors=True)
     return {"size": size, "sha256": sha256}
 
 

@@ -16,7 +16,7 @@ from app.storage.carrier import Call, Carrier, always
 from app.storage.config import HuggingFaceConfig, Timings
 from app.storage.faults import Fault, as_input, as_upload
 from app.storage.hub_process import HubProcess
-from app.storage.media_types import safe_filename
+from app.storage.media_types import media_type_for, safe_filename
 from app.storage.retry import retrying
 from app.storage.secrets import public_url
 from app.storage.threads import disk
@@ -127,7 +127,9 @@ class HuggingFaceStorage(Storage):
             file = self._file(url)
             job = {**self._job("download", file, auth), "into": str(into), "limit": self._limit_bytes}
             done = await retrying(lambda: self._process.run(job, progress), self._timings, where=public_url(url))
-        return Downloaded(into, int(done["size"]), str(done["sha256"]), safe_filename(file.path))
+        return Downloaded(
+            into, int(done["size"]), str(done["sha256"]), safe_filename(file.path), media_type_for(file.path)
+        )
 
     @override
     async def upload(self, path: Path, url: str, *, media_type: str | None, auth: Auth | None = None) -> Uploaded:

@@ -19,7 +19,7 @@ from app.errors import ConfigurationError, PromptError, UploadFailed
 from app.storage.backends import Backends, make_backends
 from app.storage.base import Downloaded, Progress, Storage, UploadRefused
 from app.storage.cache import Cache, Wanted
-from app.storage.cache_entries import Record
+from app.storage.cache_entries import Record, discard
 from app.storage.cache_eviction import Evicted
 from app.storage.cache_links import LinkWish, link
 from app.storage.cache_locks import Hold
@@ -161,7 +161,7 @@ class Stores:
                 raise Fault(f"it is larger than the {limit_bytes} bytes allowed here; send less", passing=False)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await disk(self._cache.folder.discard_partial, part.name)
+                    await disk(discard, part)
 
     async def save(self, url: str, path: Path, credentials: Sequence[Credential] | None = None) -> Downloaded:
         """Bring a file to a path, past the cache; it appears there whole or not at all.
@@ -178,7 +178,7 @@ class Stores:
                 await disk(part.replace, path)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await disk(self._cache.folder.discard, part)
+                    await disk(discard, part)
         return replace(downloaded, path=path)
 
     async def put(
@@ -227,7 +227,7 @@ class Stores:
                 request_id,
                 local_path=str(path),
                 size_bytes=uploaded.size_bytes,
-                duration_s=time.monotonic() - began,
+                duration_s=round(time.monotonic() - began, 3),
             )
         )
         return uploaded.url

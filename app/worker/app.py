@@ -6,10 +6,12 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import anyio
+import anyio.to_thread
 import structlog
 from anyio.abc import TaskGroup
 
@@ -20,27 +22,35 @@ from app.comfy.run import Runs
 from app.comfy.watch import Watch
 from app.errors import ComfyUnavailable
 from app.http import Probes, serve_http
+from app.images import Converter
 from app.metrics import Metrics
-from app.prepare.filenames import rename_outputs
+from app.prepare.prepare import Folders, Preparer
+from app.prepare.workflows import Workflows
 from app.settings import Settings
+from app.settings.broker import nats_config
+from app.settings.parts import prepare_config, storage_config
+from app.storage.stores import Stores
 from app.worker.cancels import Cancels
 from app.worker.control import Control
 from app.worker.events import EventMaker
+from app.worker.inputs import RequestInputs, resolve_reference
 from app.worker.intake import Intake
 from app.worker.job import Job
 from app.worker.outbox import Outbox
 from app.worker.perform import Limits, Performer
 from app.worker.pipeline import Pipeline
 from app.worker.presence import Presence
-from app.worker.sinks import make_sink
+from app.worker.sinks import StoresSink, converting, output_bucket, scrubber_of
 from app.worker.system import SystemEvents
+from app.worker.transfers import Transfers
 from brokers.base import Delivery, Health, Tries
 from brokers.nats import NatsBus
-from schemas.prompt import Graph
 
 __all__ = ["run_worker"]
 
 COMFY_PAUSE_S = 1.0
+# The shipped workflows are a package beside this one.
+SHIPPED_WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 log = structlog.get_logger("comfybus.worker")
 
@@ -54,9 +64,10 @@ async def run_worker(settings: Settings) -> None:
     """
     async with _signals() as stop, AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
-        bus = await stack.enter_async_context(NatsBus(settings.nats).open())
+        bus = await stack.enter_async_context(NatsBus(nats_config(settings)).open())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-")))
         worker = Worker(settings, bus, session, scratch, stop)
+        await stack.enter_async_context(worker.stores.open())
         port = await stack.enter_async_context(serve_http(settings.host, settings.port, worker.probes))
         log.info("worker starts", worker=settings.worker, comfyui=settings.comfy_url, port=port)
         await worker.run()
@@ -101,6 +112,8 @@ class Worker:
         self._client = ComfyClient(settings.comfy_url, session)
         self._system = SystemEvents(self._outbox, self._maker, settings.system_metadata, self._request_of)
         self._watch = Watch(self._client, system_events=settings.published_events, on_system_event=self._system.take)
+        transfers = Transfers(self._outbox, self._maker, self._metrics, settings.system_metadata)
+        self.stores = Stores(storage_config(settings), objects=output_bucket(settings, bus), on_transfer=transfers.take)
         self._cancels = Cancels()
         self._control = Control(bus, settings.worker, self._cancels, on_cancel=self._cancel, on_drain=self._stop.set)
         self._presence = Presence(
@@ -137,7 +150,8 @@ class Worker:
         """Wait for ComfyUI and for the cancels of the last day, then take requests."""
         await self._until_comfy_answers()
         await self._bus.commands_read.wait()
-        self._pipeline = self._make_pipeline(await self._find_folders())
+        workflows = await anyio.to_thread.run_sync(Workflows.load, self._settings.workflow_dir or SHIPPED_WORKFLOWS)
+        self._pipeline = self._make_pipeline(await self._find_folders(), workflows)
         self._warm = True
         tasks.start_soon(self._presence.run)
         log.info("ready", comfyui=self._watch.version)
@@ -161,18 +175,24 @@ class Worker:
                 log.info("folders probed", input_shared=shared.input, output_shared=shared.output)
                 return shared
 
-    def _make_pipeline(self, shared: Shared) -> Pipeline:
+    def _make_pipeline(self, shared: Shared, workflows: Workflows) -> Pipeline:
         settings = self._settings
         reader = OutputReader(self._client, output_dir=settings.output_folder if shared.output else None)
+        folders = Folders(
+            settings.input_folder if shared.input else None, settings.output_folder if shared.output else None
+        )
+        preparer = Preparer(self._client, self.stores.fetch, folders, prepare_config(settings))
+        converter = Converter()
         performer = Performer(
             bus=self._bus,
             runs=Runs(self._client, self._watch, settings.prefetch),
             reader=reader,
             maker=self._maker,
             metrics=self._metrics,
-            prepare=self._prepare,
-            sink=make_sink(settings, self._bus),
-            convert=lambda _: None,
+            inputs=RequestInputs(preparer, workflows, self.stores),
+            scrubber=lambda job: scrubber_of(job, self.stores),
+            sink=StoresSink(self.stores),
+            convert=lambda job: converting(converter, reader, job),
             limits=Limits(settings.max_attempts, settings.inline_limit_kb * 1024),
             scratch=self._scratch,
         )
@@ -181,14 +201,10 @@ class Worker:
             performer,
             self._cancels,
             self._metrics,
+            resolve=partial(resolve_reference, stores=self.stores),
             make_job=self._make_job,
             max_in_flight=settings.max_in_flight,
             ready_to_take=self._ready_to_take,
-        )
-
-    async def _prepare(self, job: Job) -> Graph:
-        return rename_outputs(
-            job.intake.prompt or {}, job.key, job.tries.attempt, prepend=self._settings.prepend_filenames
         )
 
     def _make_job(self, delivery: Delivery, intake: Intake, tries: Tries) -> Job:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.errors import InvalidRequest, PromptError, Undecodable
 from brokers.base import RequestKey, RequestOrigin
 from schemas.base import WrongField
-from schemas.envelope import Envelope, attributes, derived_id, open_envelope, traceparent_of, usable_id
+from schemas.envelope import attributes, derived_id, open_envelope, traceparent_of, usable_id
 from schemas.prompt import Graph, PromptOptions, PromptRequest, parse_request
 
 __all__ = ["Intake", "read_delivery"]
@@ -32,6 +32,7 @@ class Intake:
         echo: Fields of the request that its events give back; what of a refused request is sound.
         prompt: The graph as sent, as far as it is one.
         headers: Trace headers that every event of the prompt carries.
+        dataref: Where the request is, when the message only refers to it; then nothing else is known yet.
     """
 
     key: RequestKey
@@ -41,6 +42,7 @@ class Intake:
     echo: Mapping[str, Any] = field(default_factory=dict)
     prompt: Graph | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    dataref: str | None = None
 
 
 def read_delivery(body: bytes, headers: Mapping[str, str], origin: RequestOrigin) -> Intake:
@@ -58,20 +60,17 @@ def read_delivery(body: bytes, headers: Mapping[str, str], origin: RequestOrigin
     document = envelope.document
     own = document.get("id") if isinstance(document, dict) else None
     key, derived = _key(own, envelope.attributes, headers, replay, origin)
+    if document is None and envelope.dataref:
+        return Intake(key, derived, headers=trace, dataref=envelope.dataref)
     try:
-        request = _request(envelope)
+        request = _request(document)
     except PromptError as exc:
         echo, prompt = _sound_parts(document)
         return Intake(key, derived, refusal=exc, echo=echo, prompt=prompt, headers=trace)
     return Intake(key, derived, request, echo=_echo(request), prompt=request.prompt, headers=trace)
 
 
-def _request(envelope: Envelope) -> PromptRequest:
-    document = envelope.document
-    if document is None and envelope.dataref:
-        raise InvalidRequest(
-            "this worker does not fetch requests by reference; send the request itself", location="ce_dataref"
-        )
+def _request(document: object) -> PromptRequest:
     if not isinstance(document, dict):
         raise Undecodable("the request is not a JSON object; send an object with `prompt` or `workflow`")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,22 +15,24 @@ from app.comfy.outputs import OutputReader, OutputRef, list_outputs
 from app.comfy.run import Completed, Runs, Where
 from app.errors import Cancelled, ComfyUnavailable, InternalError, OutOfMemory, PromptError
 from app.metrics import Metrics
-from app.redact import Redactor
+from app.prepare.holds import Hold
+from app.storage.secrets import Scrubber
 from app.worker import store
 from app.worker.answer import fit
+from app.worker.echo import Echo
 from app.worker.events import EventMaker
+from app.worker.inputs import RequestInputs
 from app.worker.job import Job
 from app.worker.resume import Collect, Follow, Submit, TryAgain, resume
 from app.worker.settle import Fail, Retry, after_failure, retry_delay_s
 from brokers.base import BrokerError, Bus, Letter, Tries
 from schemas.events import ComfyExecution, NodeStart, PromptComplete, PromptFailed, Stats
-from schemas.prompt import Graph
+from schemas.prompt import Graph, PromptRequest
 
-__all__ = ["Complete", "HandBack", "Outcome", "Performer", "Prepare"]
+__all__ = ["Complete", "HandBack", "Outcome", "Performer"]
 
 log = structlog.get_logger("comfybus.perform")
 
-Prepare = Callable[[Job], Awaitable[Graph]]
 # Interrupting, noting it in the ledger and handing back, when a drain's time is up.
 STOP_WITHIN_S = 20.0
 
@@ -79,7 +81,8 @@ class Performer:
     reader: OutputReader
     maker: EventMaker
     metrics: Metrics
-    prepare: Prepare
+    inputs: RequestInputs
+    scrubber: Callable[[Job], Scrubber]
     sink: store.OutputSink
     convert: Callable[[Job], store.Convert | None]
     limits: Limits
@@ -114,16 +117,19 @@ class Performer:
         return after_failure(error, job.tries, self.limits.max_attempts)
 
     async def _stages(self, job: Job) -> Complete:
-        if job.intake.refusal is not None:
-            raise job.intake.refusal
+        request = job.intake.request
+        if request is None:
+            raise job.intake.refusal or InternalError("the request was not read")
+        self.inputs.check(request)
         job.announce("accepted")
-        completed, graph = await self._run(job)
+        async with self.inputs.hold(job) as hold:
+            completed, graph = await self._run(job, request, hold)
         job.times.ended = time.monotonic()
         job.executing = True
         job.announce("storing")
         return await self._store(job, completed, graph)
 
-    async def _run(self, job: Job) -> tuple[Completed, Graph]:
+    async def _run(self, job: Job, request: PromptRequest, hold: Hold) -> tuple[Completed, Graph]:
         if job.delivery.redelivered or job.tries != Tries():
             step = resume(job.tries, await self._find(job), self.limits.max_attempts)
             match step:
@@ -142,7 +148,7 @@ class Performer:
                 case Submit(tries):
                     await job.replace(tries)
         job.announce("preparing")
-        graph = await self.prepare(job)
+        graph = await self.inputs.prepare(job, request, hold)
         job.times.prepared = time.monotonic()
         return await self.runs.submit(job, graph), graph
 
@@ -219,7 +225,7 @@ class Performer:
             log.info("prompt complete", outputs=len(outcome.refs), attempt=job.tries.attempt)
 
     def _complete_event(self, job: Job, outcome: Complete) -> PromptComplete:
-        redact = Redactor(job.intake.request)
+        redact = Echo(self.scrubber(job))
         delivered = outcome.delivered
         return PromptComplete(
             **job.common,
@@ -233,7 +239,7 @@ class Performer:
         )
 
     def _failed_event(self, job: Job, error: PromptError) -> PromptFailed:
-        redact = Redactor(job.intake.request)
+        redact = Echo(self.scrubber(job))
         return PromptFailed(
             **job.common,
             **redact.echo(job.intake.echo),
@@ -255,7 +261,7 @@ class Performer:
 
     def _letter(self, job: Job, error: PromptError) -> Letter:
         return Letter(
-            reason=Redactor(job.intake.request).text(str(error))[:1000],
+            reason=self.scrubber(job).text(str(error))[:1000],
             code=error.code,
             worker=self.maker.worker,
             attempts=job.tries.attempt,

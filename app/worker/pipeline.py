@@ -6,7 +6,7 @@ while ComfyUI runs one, the inputs of the next are prepared and the outputs of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 import structlog
@@ -15,13 +15,15 @@ from structlog.contextvars import bound_contextvars
 
 from app.metrics import Metrics
 from app.worker.cancels import Cancels
-from app.worker.intake import read_delivery
+from app.worker.intake import Intake, read_delivery
 from app.worker.job import Job
 from app.worker.perform import Complete, HandBack, Performer
 from app.worker.settle import Fail, Retry
-from brokers.base import BrokerError, Bus, Claim, Delivery, Health, RequestKey, Tries
+from brokers.base import BrokerError, Bus, Claim, Delivery, Health, RequestKey, RequestOrigin, Tries
 
 __all__ = ["Pipeline"]
+
+Resolve = Callable[[Intake, Mapping[str, str], RequestOrigin], Awaitable[Intake]]
 
 TAKE_WAIT_S = 1.0
 NOT_READY_PAUSE_S = 0.25
@@ -41,6 +43,7 @@ class Pipeline:
         cancels: Cancels,
         metrics: Metrics,
         *,
+        resolve: Resolve,
         make_job: Callable[..., Job],
         max_in_flight: int,
         ready_to_take: Callable[[], Health],
@@ -52,6 +55,7 @@ class Pipeline:
             performer: Carries one prompt from the claim to its outcome.
             cancels: Cancels heard so far.
             metrics: What is counted.
+            resolve: Fetches the body of a request that came as a reference.
             make_job: Makes the job of a delivery, its intake and its tries.
             max_in_flight: Slots.
             ready_to_take: Whether a request may be asked for now: ComfyUI is up, commands were read back.
@@ -60,6 +64,7 @@ class Pipeline:
         self._performer = performer
         self._cancels = cancels
         self._metrics = metrics
+        self._resolve = resolve
         self._make_job = make_job
         self._max_in_flight = max_in_flight
         self._slots = anyio.Semaphore(max_in_flight)
@@ -150,6 +155,7 @@ class Pipeline:
             await delivery.release()
             return
         intake = read_delivery(delivery.body, delivery.headers, delivery.origin)
+        intake = await self._resolve(intake, delivery.headers, delivery.origin)
         with bound_contextvars(request_id=intake.key.id, replay=intake.key.replay or None):
             claim, tries = await self._claim(delivery, intake.key)
             if claim is Claim.ANSWERED:

@@ -1,69 +1,77 @@
-"""Where outputs go that do not travel inline: ``OUTPUT_STORE``."""
+"""Where outputs go that do not travel inline: the request's target, else ``OUTPUT_STORE``."""
 
 from __future__ import annotations
 
-import shutil
+import uuid
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
 
-import anyio.to_thread
+import anyio
 
-from app.errors import UploadFailed
+from app.comfy.outputs import OutputReader
+from app.images import Converter
 from app.settings import Settings
+from app.storage.media_types import media_type_for
+from app.storage.secrets import Scrubber
+from app.storage.stores import Stores
 from app.worker.job import Job
-from app.worker.store import OutputFile, OutputSink
-from brokers.base import BrokerError
+from app.worker.store import Convert, OutputFile, renamed
 from brokers.nats import NatsBus
 from brokers.nats.objects import NatsObjects
 
-__all__ = ["FileSink", "NatsSink", "make_sink"]
+__all__ = ["StoresSink", "converting", "output_bucket", "scrubber_of"]
 
 
-def make_sink(settings: Settings, bus: NatsBus) -> OutputSink:
-    """The sink that OUTPUT_STORE names; by default the broker's own object store."""
-    if settings.output_store.startswith("file://"):
-        return FileSink(Path(unquote(urlsplit(settings.output_store).path)))
-    return NatsSink(bus.objects(settings.output_store.removeprefix("nats://") or None))
+def output_bucket(settings: Settings, bus: NatsBus) -> NatsObjects | None:
+    """The object store bucket of OUTPUT_STORE, if that is one."""
+    store = settings.output_store
+    return bus.objects(store.removeprefix("nats://") or None) if not store or store.startswith("nats://") else None
 
 
-def output_key(job: Job, file: OutputFile) -> str:
-    """``<id>/<first 12 hex of sha256>/<filename>``: a second execution never overwrites the first."""
-    return f"{job.key.id}/{file.local.sha256[:12]}/{file.filename}"
+def scrubber_of(job: Job, stores: Stores) -> Scrubber:
+    """What keeps a request's secrets and the operator's out of its events."""
+    request = job.intake.request
+    scrubber = stores.scrubber(request.credentials if request else None)
+    if request is not None:
+        scrubber.learn(request.input)
+        scrubber.learn(request.prompt)
+        scrubber.learn(request.http_upload.url_prefix if request.http_upload else None)
+    return scrubber
 
 
-class NatsSink:
-    """An object store bucket of the broker."""
+class StoresSink:
+    """Puts each file where the request wants it, with the request's credentials; else into the operator's store."""
 
-    def __init__(self, objects: NatsObjects) -> None:
-        self._objects = objects
-
-    async def put(self, job: Job, file: OutputFile) -> str:
-        """See ``OutputSink``."""
-        try:
-            return await self._objects.put(output_key(job, file), file.local.path)
-        except (BrokerError, OSError) as exc:
-            raise UploadFailed(f"the output store did not take {file.filename}: {exc}") from exc
-
-
-class FileSink:
-    """A folder, for a disk that producers and consumers share."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
 
     async def put(self, job: Job, file: OutputFile) -> str:
         """See ``OutputSink``."""
-        target = self._folder / output_key(job, file)
-        try:
-            await anyio.to_thread.run_sync(_copy, file.local.path, target)
-        except OSError as exc:
-            raise UploadFailed(f"the output folder did not take {file.filename}: {exc.strerror}") from exc
-        return f"file://{quote(str(target))}"
+        request = job.intake.request
+        target = self._stores.target_url(request, file.filename) if request else None
+        credentials = request.credentials if request else None
+        return await self._stores.put(
+            file.local.path,
+            target or self._stores.output_url(job.key.id, file.local.sha256, file.filename),
+            media_type=file.media_type,
+            credentials=credentials if target else None,
+            request_id=job.key.id,
+        )
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
+def converting(converter: Converter, reader: OutputReader, job: Job) -> Convert | None:
+    """What to do with each output of a request that asks for a conversion; None if it does not."""
+    wanted = job.intake.request.convert_output if job.intake.request else None
+    if wanted is None:
+        return None
+
+    async def convert(file: OutputFile, scratch: Path) -> OutputFile:
+        # Outputs of different folders may have one name.
+        folder = scratch / uuid.uuid4().hex
+        await anyio.Path(folder).mkdir()
+        made = await converter.convert(file.local.path, wanted, folder)
+        if made is None:
+            return file
+        filename = f"{Path(file.filename).stem}{made.suffix}"
+        return renamed(file, filename, await reader.measure(made), media_type_for(filename))
+
+    return convert

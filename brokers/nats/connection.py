@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,7 +12,7 @@ from faststream.nats.security import NatsCredentials, NatsSecurity, NatsToken, N
 
 from brokers.base import BrokerRefused
 from brokers.channels import Names
-from brokers.nats.lasting import LastingBroker
+from brokers.nats.lasting import Callback, LastingBroker
 
 __all__ = ["MINIMUM_SERVER", "NatsConfig", "make_broker"]
 
@@ -59,13 +59,12 @@ class NatsConfig:
         return ", ".join(_without_user(url).partition("://")[2] for url in self.servers)
 
 
-def make_broker(
-    config: NatsConfig,
-    on_error: Callable[[Exception], Awaitable[None]],
-    on_lost: Callable[[], Awaitable[None]],
-    on_restored: Callable[[], Awaitable[None]],
-) -> LastingBroker:
+def make_broker(config: NatsConfig, callbacks: Mapping[str, Callback]) -> LastingBroker:
     """FastStream's broker for these settings, not yet connected; it reconnects for ever once it was.
+
+    Args:
+        config: The settings.
+        callbacks: nats-py's ``error_cb``, ``disconnected_cb`` and ``reconnected_cb``.
 
     Raises:
         BrokerRefused: A certificate or credentials file cannot be read.
@@ -78,6 +77,7 @@ def make_broker(
         raise BrokerRefused("NATS_CREDS_FILE needs the package nkeys; install it with: pip install nkeys") from exc
     return LastingBroker(
         [_without_user(url) for url in config.servers],
+        callbacks,
         name=config.client_name,
         security=security,
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -87,9 +87,6 @@ def make_broker(
         max_outstanding_pings=2,
         graceful_timeout=None,
         logger=None,
-        error_cb=on_error,
-        disconnected_cb=on_lost,
-        reconnected_cb=on_restored,
     )
 
 

@@ -25,7 +25,7 @@ ACK = b"+ACK"
 IN_PROGRESS = b"+WPI"
 ACK_TIMEOUT_S = 2.0
 # A consumer that was made anew confirms nothing before it has delivered the request again.
-ACK_TRIES = 3
+ACK_TRIES = 2
 HAND_BACK_S = 2.0
 
 log = structlog.get_logger("comfybus.nats")

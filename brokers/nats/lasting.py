@@ -9,6 +9,7 @@ every one of them.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -17,12 +18,14 @@ import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 
-__all__ = ["LastingBroker", "LastingClient"]
+__all__ = ["Callback", "LastingBroker", "LastingClient"]
 
 # Errors after which the server keeps the connection, or which nats-py already answers by reconnecting.
 HARMLESS = ("permissions violation", "stale connection", "invalid subject")
 
 FLUSH_TIMEOUT_S = 10
+
+Callback = Callable[..., Awaitable[None]]
 
 log = structlog.get_logger("comfybus.nats")
 
@@ -67,12 +70,19 @@ class LastingClient(Client):
 
 
 class LastingBroker(NatsBroker):
-    """FastStream's broker on a client that lasts."""
+    """FastStream's broker on a client that lasts, and with our callbacks instead of its own.
+
+    FastStream's raise what it thinks is final, such as refused credentials, and thereby end nats-py's reconnecting.
+    """
+
+    def __init__(self, servers: list[str], callbacks: Mapping[str, Callback], **settings: Any) -> None:
+        super().__init__(servers, **settings)
+        self._callbacks = dict(callbacks)
 
     async def _connect(self) -> Any:
         client = LastingClient()
         try:
-            await client.connect(**self._connection_kwargs)
+            await client.connect(**{**self._connection_kwargs, **self._callbacks})
         except anyio.get_cancelled_exc_class():
             # The first connection took too long: leave no socket behind.
             with anyio.CancelScope(shield=True):

@@ -66,7 +66,10 @@ class Link:
             BrokerUnavailable: Nobody answers at the servers' addresses.
             BrokerRefused: The server refuses us or is older than ``MINIMUM_SERVER``.
         """
-        broker = make_broker(self.config, self._on_error, self._on_lost, self._on_restored)
+        broker = make_broker(
+            self.config,
+            {"error_cb": self._on_error, "disconnected_cb": self._on_lost, "reconnected_cb": self._on_restored},
+        )
         for subject, handler in (heard or {}).items():
             # Whatever the message holds: it is only a hint to look.
             broker.subscriber(subject, decoder=_leave_undecoded, no_reply=True)(handler)

@@ -18,7 +18,7 @@ import anyio
 from app.cli.demo.children import Child, clean_environment, run_child
 from app.cli.demo.graph import PHOTOGRAPH, prepare_graph
 from app.cli.lines import failure_line
-from app.cli.outcome import CommandFailed, ExitCode, say
+from app.cli.outcome import CommandFailed, ExitCode, say, show
 from app.cli.outputs import save_outputs
 from app.cli.progress import shown_progress
 from app.cli.submit import follow_to_end
@@ -89,7 +89,7 @@ async def _tell(comfyui: str, out: Path) -> None:
         say("ending    worker, ComfyUI stand-in and broker" if not comfyui else "ending    worker and broker")
     say(f"done      in {time.monotonic() - began:.1f} s; the result:")
     for path in saved:
-        print(path, flush=True)  # noqa: T201 - the result of the command
+        show(path)
     say(_FAREWELL)
 
 

@@ -169,7 +169,7 @@ def _blended_band(one: Image.Image, two: Image.Image, mode: str, factor: float) 
     def mix(args: dict[str, Any]) -> Any:
         a, b = args["float"](args["a"]) / 255.0, args["float"](args["b"]) / 255.0
         mixed = a * (1 - factor) + _mode(a, b, mode, args) * factor
-        bounded = args["min"](args["max"](mixed, args["float"](0)), args["float"](1))
+        bounded = args["min"](args["max"](mixed, 0.0), 1.0)
         return args["convert"](bounded * 255.0 + 0.5, "L")
 
     result: Image.Image = ImageMath.lambda_eval(mix, a=one, b=two)

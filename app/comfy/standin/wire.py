@@ -36,7 +36,7 @@ class Wire:
         self.frames_sent = 0
         self._faults = faults
         self._sockets: dict[str, web.WebSocketResponse] = {}
-        self._open: set[web.WebSocketResponse] = set()
+        self._open: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
         self._features: dict[str, JsonObject] = {}
         self._line: asyncio.Queue[tuple[str | bytes, str | None]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -73,14 +73,14 @@ class Wire:
         self._sockets.pop(client_id, None)
         self._sockets[client_id] = socket
         self._features[client_id] = {}
-        self._open.add(socket)
+        self._open[socket] = request.transport
         try:
             await self._deliver(_text("status", {"status": status, "sid": client_id}), client_id)
             if self.client_id == client_id and self.last_node_id is not None:
                 await self._deliver(_text("executing", {"node": self.last_node_id}), client_id)
             await self._listen(socket, client_id)
         finally:
-            self._open.discard(socket)
+            del self._open[socket]
             # Whichever socket of this client id ends, the id is forgotten: the surviving one goes deaf.
             self._sockets.pop(client_id, None)
             self._features.pop(client_id, None)
@@ -92,8 +92,7 @@ class Wire:
 
     def cut(self) -> None:
         """Break every open socket off without a closing handshake, which clients see as close code 1006."""
-        for socket in list(self._open):
-            transport = socket._req.transport if socket._req is not None else None  # noqa: SLF001 - no public way
+        for transport in list(self._open.values()):
             if transport is not None:
                 transport.abort()
 

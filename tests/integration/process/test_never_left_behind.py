@@ -103,17 +103,41 @@ async def test_a_worker_killed_while_comfyui_starts(stage: Stage) -> None:
 
 
 async def test_a_killed_guard_takes_comfyui_along(stage: Stage) -> None:
-    """kill -9 of the guard ends ComfyUI and its group too; the supervisor notices and starts it again."""
-    async with stage.running(stage.config("first:1:child", "deaf", "listen", stop_grace_s=0.2)) as supervisor:
+    """kill -9 of the guard ends ComfyUI and its group too; the supervisor notices and starts it again.
+
+    What had left the group survives: a limit, and it must not hold anybody up though it holds the output open.
+    """
+    config = stage.config("first:1:child", "first:1:runaway", "deaf", "listen", stop_grace_s=0.2)
+    async with stage.running(config) as supervisor:
         await up(supervisor)
-        assert supervisor.pid is not None
-        old = stage.pids()
-        guard_pid = int(stage.family(supervisor.pid)[1].name)
-        os.kill(guard_pid, signal.SIGKILL)
+        old = stage.pids("leader") + stage.pids("child")
+        os.kill(int(stage.family(supervisor.pid)[1].name), signal.SIGKILL)
         await until(lambda: bool(stage.exits))
         assert "together with its guard" in stage.exits[0]
         assert not any(map(alive, old))
         await up(supervisor, start=2)
+    for pid in stage.pids("runaway"):
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda pid=pid: not alive(pid))
+
+
+async def test_a_guard_that_is_told_to_end(stage: Stage) -> None:
+    """SIGTERM to the guard, as a service manager may send it to all processes, ends everything in order."""
+    async with stage.running(stage.config("first:1:runaway", "listen", stop_grace_s=0.2)) as supervisor:
+        await up(supervisor)
+        old = stage.pids()
+        os.kill(int(stage.family(supervisor.pid)[1].name), signal.SIGTERM)
+        await until(lambda: bool(stage.exits))
+        assert "was ended by SIGTERM" in stage.exits[0]
+        assert not any(map(alive, old))
+        await up(supervisor, start=2)
+
+
+async def test_a_start_that_is_cancelled(stage: Stage) -> None:
+    """Cancelled before the first answer, the supervisor ends what it has launched."""
+    async with stage.running(stage.config("child", stop_grace_s=0.2)):
+        await until(lambda: len(stage.pids()) == 2)
+    assert not any(map(alive, stage.pids()))
 
 
 async def test_a_stuck_guard_is_passed_by(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

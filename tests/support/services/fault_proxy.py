@@ -56,13 +56,17 @@ class Exchange:
 
 
 class FaultProxy:
-    """The proxy: ``breaks`` are used up in order by the exchanges they fit; the others pass."""
+    """The proxy: ``breaks`` are used up in order by the exchanges they fit; the others pass.
+
+    While it is ``silent`` it takes every request and answers none.
+    """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
         self.breaks: list[Break] = []
         self.seen: list[Exchange] = []
+        self.silent = False
         self._server: asyncio.Server
 
     @property
@@ -81,6 +85,8 @@ class FaultProxy:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             broken = self._meet(head)
+            if self.silent:
+                await asyncio.Event().wait()
             if broken is not None and broken.status is not None:
                 lines = "".join(f"{name}: {value}\r\n" for name, value in broken.headers.items())
                 writer.write(f"HTTP/1.1 {broken.status} Broken\r\n{lines}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())

@@ -28,11 +28,11 @@ Graph = dict[str, Any]
 RECORDED = json.loads((Path(__file__).parent / "recorded_object_info.json").read_text())
 """What real ComfyUI servers say of the node classes of the table, by version; each model folder has one probe file."""
 
-FOLDERS = tuple(
-    "checkpoints configs loras vae text_encoders diffusion_models clip_vision style_models diffusers controlnet gligen "
-    "upscale_models latent_upscale_models hypernetworks photomaker model_patches audio_encoders background_removal "
-    "frame_interpolation optical_flow geometry_estimation detection unet_gguf clip_gguf ipadapter instantid pulid "
-    "animatediff_models".split()
+FOLDERS = (
+    *("checkpoints", "configs", "loras", "vae", "text_encoders", "diffusion_models", "clip_vision", "style_models"),
+    *("diffusers", "controlnet", "gligen", "upscale_models", "latent_upscale_models", "hypernetworks", "photomaker"),
+    *("model_patches", "audio_encoders", "background_removal", "frame_interpolation", "optical_flow", "detection"),
+    *("geometry_estimation", "unet_gguf", "clip_gguf", "ipadapter", "instantid", "pulid", "animatediff_models"),
 )
 
 
@@ -116,16 +116,22 @@ class Source:
                 raise content
         finally:
             self.at_once -= 1
+        path = self._linked(url, content, folder, filename)
+        return Fetched(path, len(content), hashlib.sha256(content).hexdigest(), self.names.get(url), None)
+
+    def _linked(self, url: str, content: bytes, folder: Path | None, filename: str | None) -> Path:
         self.cache.mkdir(parents=True, exist_ok=True)
         cached = self.cache / hashlib.sha256(url.encode()).hexdigest()[:32]
-        cached.write_bytes(content)
-        path = cached
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / (filename or cached.name)
-            path.unlink(missing_ok=True)
-            os.link(cached, path)
-        return Fetched(path, len(content), hashlib.sha256(content).hexdigest(), self.names.get(url), None)
+        if not cached.exists() or cached.read_bytes() != content:
+            cached.unlink(missing_ok=True)
+            cached.write_bytes(content)
+        if folder is None:
+            return cached
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / (filename or cached.name)
+        path.unlink(missing_ok=True)
+        os.link(cached, path)
+        return path
 
 
 class PlayedComfy:
@@ -137,6 +143,7 @@ class PlayedComfy:
         self.files: dict[str, list[str]] = {folder: [] for folder in FOLDERS}
         self.asked: list[str] = []
         self.uploads: dict[str, bytes] = {}
+        self.paths = {folder: [str(models / folder)] for folder in FOLDERS}
         for folder in FOLDERS:
             (models / folder).mkdir(parents=True, exist_ok=True)
 
@@ -150,11 +157,11 @@ class PlayedComfy:
 
     async def model_folders(self) -> dict[str, list[str]]:
         self.asked.append("model_folders")
-        return {folder: [str(self.root / folder)] for folder in FOLDERS}
+        return self.paths
 
     async def upload(self, path: Path, *, subfolder: str, filename: str, overwrite: bool) -> str:
         self.asked.append(f"upload {subfolder}/{filename}")
-        self.uploads[f"{subfolder}/{filename}"] = path.read_bytes()
+        self.uploads[f"{subfolder}/{filename}"] = await anyio.Path(path).read_bytes()
         return f"{subfolder}/{filename}"
 
 
@@ -173,20 +180,26 @@ class World:
         folders = Folders(self.input, root / "output") if shared else Folders()
         self.preparer = Preparer(self.comfy, self.source, folders, self.config)
 
-    async def prepare(self, graph: Graph, *, id: str = "id-1", **fields: Any) -> Graph:  # noqa: A002
+    async def prepare(self, graph: Graph, *, request_id: str = "id-1", **fields: Any) -> Graph:
         """Prepare a graph and let go of it at once."""
-        async with self.holding(graph, id=id, **fields) as ready:
+        async with self.holding(graph, request_id=request_id, **fields) as ready:
             return ready
 
     @asynccontextmanager
     async def holding(
-        self, graph: Graph, *, id: str = "id-1", replay: int = 0, attempt: int = 1, **fields: Any  # noqa: A002
+        self,
+        graph: Graph,
+        *,
+        request_id: str = "id-1",
+        replay: int = 0,
+        attempt: int = 1,
+        **fields: Any,
     ) -> AsyncIterator[Graph]:
         """A prepared graph whose inputs are held."""
         request: PromptRequest = parse_request({"prompt": graph, **fields})
-        async with self.preparer.hold(id) as hold:
+        async with self.preparer.hold(request_id) as hold:
             yield await self.preparer.prepare(
-                graph, key=RequestKey(id, replay), attempt=attempt, request=request, hold=hold
+                graph, key=RequestKey(request_id, replay), attempt=attempt, request=request, hold=hold
             )
 
     def prepared(self) -> list[str]:

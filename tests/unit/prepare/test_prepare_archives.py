@@ -23,7 +23,7 @@ def extracted(content: bytes, tmp_path: Path, limits: Limits = LIMITS) -> list[b
     source.write_bytes(content)
     before = set(tmp_path.rglob("*"))
     found = extract_images(source, tmp_path / "into", limits)
-    assert {path for path in tmp_path.rglob("*")} - before == {tmp_path / "into", *(path for path, _ in found)}
+    assert set(tmp_path.rglob("*")) - before == {tmp_path / "into", *(path for path, _ in found)}
     assert all(path.suffix == ending for path, ending in found)
     return [path.read_bytes() for path, _ in found]
 
@@ -44,7 +44,9 @@ def test_recognised(kind: str, tmp_path: Path) -> None:
     assert is_archive(path)
 
 
-@pytest.mark.parametrize("content", [png(), b"", b"\x1f\x8b", b"\x1f\x8bjunk" * 50, b"BZh9" * 50, b"\xfd7zXZ\x00" * 9, b"PK"])
+@pytest.mark.parametrize(
+    "content", [png(), b"", b"\x1f\x8b", b"\x1f\x8bjunk" * 50, b"BZh9" * 50, b"\xfd7zXZ\x00" * 9, b"PK"]
+)
 def test_not_recognised(content: bytes, tmp_path: Path) -> None:
     """Images, nothing, and damaged heads are no archives."""
     (tmp_path / "x").write_bytes(content)
@@ -61,9 +63,7 @@ def test_names_that_lead_out(name: str, kind: str, tmp_path: Path) -> None:
     assert not (tmp_path.parent / "x.png").exists()
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
-)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_in_a_tar(kind: bytes, tmp_path: Path) -> None:
     """They are refused, and nothing is made of them."""
     out = io.BytesIO()

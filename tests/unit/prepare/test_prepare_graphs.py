@@ -70,7 +70,8 @@ async def test_a_wrapped_value_is_no_way_around(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["/etc/passwd", "../../x.png", "missing.png", "data:image/png;base64,!!", b64(b"just words, no image at all")]
+    "value",
+    ["/etc/passwd", "../../x.png", "missing.png", "data:image/png;base64,!!", b64(b"just words, no image at all")],
 )
 async def test_the_place_of_a_fault(world: World, value: str) -> None:
     """An unusable value is the request's fault and the error says where it stands."""
@@ -115,13 +116,16 @@ async def test_side_by_side_and_bounded(tmp_path: Path) -> None:
         world.source.content[url] = png(size=(number + 1, 4))
         graph[str(number)] = node("LoadImage", image=url)["1"]
     go = anyio.Event()
-    world.source.gate = lambda _: go
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(world.prepare, graph)
-        with anyio.fail_after(5):
-            while world.source.at_once < 3:
-                await anyio.sleep(0.001)
-        go.set()
+
+    def gate(_: str) -> anyio.Event:
+        # The third opens it; were they fetched one by one, this would wait for ever.
+        if world.source.at_once == 3:
+            go.set()
+        return go
+
+    world.source.gate = gate
+    with anyio.fail_after(5):
+        await world.prepare(graph)
     assert world.source.most_at_once == 3
     assert len(world.source.asked) == 10
 
@@ -222,7 +226,7 @@ async def test_lists_that_are_none(world: World, value: list[Any]) -> None:
 async def test_the_id_stays_one_folder(world: World) -> None:
     """A replay has a directory of its own, and two requests never share one."""
     graph = node("VHS_LoadImages", directory=[b64(png())])
-    async with world.holding(graph, id="a") as one, world.holding(graph, id="a", replay=2) as two:
+    async with world.holding(graph, request_id="a") as one, world.holding(graph, request_id="a", replay=2) as two:
         assert one["1"]["inputs"]["directory"].split("/")[1] == "a"
         assert two["1"]["inputs"]["directory"].split("/")[1] == "a.r2"
 

@@ -46,7 +46,8 @@ class Shelf:
         """A file with this content, somewhere else."""
         path = self.root / "source" / hashlib.sha256(content).hexdigest()
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
+        if not path.exists():
+            path.write_bytes(content)
         return path
 
     async def put(self, content: bytes, hold: Hold, ending: str = ".png") -> str:
@@ -181,6 +182,7 @@ async def test_a_file_that_somebody_removed(shelf: Shelf) -> None:
 
 async def test_many_at_once(shelf: Shelf) -> None:
     """Prompts that come and go side by side with the same content never lose it while they need it."""
+
     async def one(number: int) -> None:
         for turn in range(5):
             hold = Hold()

@@ -51,7 +51,9 @@ def test_base64(places: Places, kind: str, shape: str) -> None:
         assert text.startswith(("/9j/", "_9j_"))
 
 
-@pytest.mark.parametrize("head", ["data:image/png;base64,", "DATA:image/png;BASE64,", "data:;base64,", "data:image/png;x=y;base64,"])
+@pytest.mark.parametrize(
+    "head", ["data:image/png;base64,", "DATA:image/png;BASE64,", "data:;base64,", "data:image/png;x=y;base64,"]
+)
 def test_data_urls(places: Places, head: str) -> None:
     """The part before the comma never gets into the content."""
     source = read_source(head + b64(png()), places)

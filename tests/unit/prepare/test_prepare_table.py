@@ -71,9 +71,7 @@ async def test_names_of_models_stay(world: World, class_type: str, name: str, ro
     assert world.source.asked == world.comfy.asked == []
 
 
-@pytest.mark.parametrize(
-    ("version", "class_type", "name", "row"), RECORDED_ROWS, ids=lambda value: str(value)[:40]
-)
+@pytest.mark.parametrize(("version", "class_type", "name", "row"), RECORDED_ROWS, ids=lambda value: str(value)[:40])
 def test_what_comfyui_says(version: str, class_type: str, name: str, row: Media | Model) -> None:
     """Real servers of three versions list the folder of the row as its choices, or show its upload button."""
     spec = dict(_inputs(RECORDED[version][class_type]))[name]

@@ -37,7 +37,12 @@ def test_written_files_count_without_a_new_listing(tmp_path: Path, monkeypatch: 
     numbers = FileNumbers()
     listings = []
     real = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda folder: listings.append(folder) or real(folder))
+
+    def counted(folder: Path) -> list[str]:
+        listings.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(os, "listdir", counted)
     for expected in range(1, 6):
         place = numbers.place("p", tmp_path)
         assert place.counter == expected

@@ -43,8 +43,8 @@ def _plain(color: tuple[int, int, int], size: tuple[int, int] = (4, 4)) -> Image
         ("normal", (40, 240)),
         ("multiply", (31, 113)),
         ("screen", (209, 247)),
-        ("overlay", (163, 226)),
-        ("soft_light", (173, 169)),
+        ("overlay", (162, 226)),
+        ("soft_light", (170, 168)),
         ("difference", (160, 0)),
     ],
 )
@@ -255,7 +255,7 @@ async def test_previews_are_shown_when_switched_on(tmp_path: Path) -> None:
                 "3": node("PreviewAny", source=["2", 0]),
             }
             await client.queue(graph, client_id="c")
-            frames = []
+            frames: list[bytes] = []
             while len(frames) < 2:
                 message = await listening.receive(5)
                 frames += [message.data] if message.type is aiohttp.WSMsgType.BINARY else []

@@ -23,7 +23,7 @@ def _png(color: tuple[int, int, int, int] = (10, 20, 30, 128), size: tuple[int, 
 
 
 async def _upload(client: Client, content: bytes, path: str = "/upload/image", **fields: str) -> Any:
-    form = aiohttp.FormData()
+    form = aiohttp.FormData(quote_fields=False)
     form.add_field("image", content, filename=fields.pop("filename", "up.png"))
     for name, value in fields.items():
         form.add_field(name, value)

@@ -1,0 +1,87 @@
+"""The commands that come in groups: the dead letter and the documents."""
+# ruff: noqa: PLC0415 - `comfybus --help` must not wait for libraries that it does not need
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["AsJson", "letters", "schema", "show_help"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of words.")]
+
+letters = typer.Typer(help="Requests given up: the dead letter.", rich_markup_mode=None)
+schema = typer.Typer(help="Documents of the wire contract.", rich_markup_mode=None)
+
+
+def show_help(context: typer.Context) -> None:
+    """Print the help of a call without a command, which is a usage error all the same."""
+    from app.cli.outcome import ExitCode
+
+    typer.echo(context.get_help())
+    raise typer.Exit(ExitCode.USAGE)
+
+
+@letters.callback(invoke_without_command=True)
+@schema.callback(invoke_without_command=True)
+def group(context: typer.Context) -> None:
+    """Show the help when no command follows."""
+    if context.invoked_subcommand is None:
+        show_help(context)
+
+
+@letters.command("list")
+def list_letters(*, as_json: AsJson = False) -> None:
+    """List requests that were given up.
+
+    Id, code, reason and time; their bodies are not shown, since they may hold secrets.
+    """
+    from app.cli.letters import run_list
+    from app.cli.running import run
+
+    raise typer.Exit(run(run_list, as_json))
+
+
+@letters.command("replay")
+def replay_letters(
+    request_id: Annotated[str, typer.Argument(metavar="[ID]", help="Id of the request.")] = "",
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Every letter.")] = False,
+) -> None:
+    """Run requests that were given up again.
+
+    With their original bytes; the answer's event id has the number of the replay behind it.
+    """
+    from app.cli.checks import checked_id
+    from app.cli.letters import run_replay
+    from app.cli.outcome import CommandFailed, ExitCode
+    from app.cli.running import run
+
+    if bool(request_id) == everything:
+        raise CommandFailed("give an ID or --all, one of them; see comfybus dlq replay --help", ExitCode.USAGE)
+    raise typer.Exit(run(run_replay, checked_id(request_id) if request_id else ""))
+
+
+@schema.command("asyncapi")
+def print_asyncapi(
+    prefix: Annotated[str, typer.Option(metavar="P", help="TOPIC_PREFIX of the channel names.")] = "comfyui",
+) -> None:
+    """Print the AsyncAPI 3 document as YAML."""
+    from app.cli.checks import checked_prefix
+    from app.documents.asyncapi import asyncapi_yaml
+
+    typer.echo(asyncapi_yaml(checked_prefix(prefix)), nl=False)
+
+
+@schema.command("json")
+def write_schemas(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if need be.")]) -> None:
+    """Write one JSON Schema per message.
+
+    Into a folder; the path of each is printed.
+    """
+    from app.documents.json_schemas import write_json_schemas
+
+    for path in write_json_schemas(folder):
+        typer.echo(path)

@@ -1,0 +1,37 @@
+"""The settings: one frozen tree, read once, given to each part as what that part needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from app.errors import ConfigurationError
+from app.settings.checks import COMFY_EVENTS
+from app.settings.tree import Settings
+
+__all__ = ["COMFY_EVENTS", "Settings", "load_settings"]
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; what a command sets itself goes before the environment.
+
+    Raises:
+        ConfigurationError: One line about the first wrong variable: its name, its value unless that is a secret, and
+            what it should be.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_input=True)[0]
+        raise ConfigurationError(_sentence(error)) from None
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    field = Settings.model_fields.get(name.lower())
+    secret = field is None or "SecretStr" in str(field.annotation) or name.lower() == "output_store"
+    value = "" if secret or isinstance(error["input"], SecretStr) else f"={error['input']!r}"
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name.upper()}{value} is wrong: {reason[:1].lower()}{reason[1:]}"

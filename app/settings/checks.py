@@ -1,0 +1,87 @@
+"""What a setting may hold: each check says in words what it should be."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+__all__ = [
+    "BRIDGE_EVENTS",
+    "COMFY_EVENTS",
+    "broker_url",
+    "event_names",
+    "http_url",
+    "name_list",
+    "output_store",
+    "topic_prefix",
+]
+
+COMFY_EVENTS = (
+    "status",
+    "progress",
+    "progress_state",
+    "executing",
+    "execution_start",
+    "execution_cached",
+    "executed",
+    "execution_success",
+    "execution_interrupted",
+    "execution_error",
+)
+BRIDGE_EVENTS = ("file_downloaded", "file_uploaded", "file_deleted")
+
+
+def broker_url(value: SecretStr) -> SecretStr:
+    """A URL of one of the brokers."""
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    if not separator or scheme not in ("nats", "tls") or not rest.rpartition("@")[2].strip("/"):
+        raise ValueError("it should be nats://[user:password@]host[:port][,host…] or tls://…")
+    return value
+
+
+def http_url(value: str) -> str:
+    """Empty, or an HTTP address; without a slash at the end."""
+    if not value:
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it should be http://host:port")
+    return value.rstrip("/")
+
+
+def topic_prefix(value: str) -> str:
+    """What every broker takes as the first part of a name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", value):
+        raise ValueError("it should be letters, digits, `_` and `-`, with single dots between them")
+    return value
+
+
+def output_store(value: str) -> str:
+    """Empty, or a place that outputs can be stored at."""
+    if value and not re.fullmatch(r"nats://[A-Za-z0-9_-]+|file:///.*|s3://[^/]+(/.*)?|https?://[^/]+/.+", value):
+        raise ValueError(
+            "it should be nats://bucket, file:///dir, s3://bucket/prefix or "
+            "https://account.blob.core.windows.net/container/prefix"
+        )
+    return value.rstrip("/")
+
+
+def name_list(value: object) -> object:
+    """A comma list; spaces around the names do not count."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def event_names(value: object) -> object:
+    """``all`` or a comma list of events."""
+    named = name_list(value)
+    if not isinstance(named, tuple):
+        return named
+    if named == ("all",):
+        return COMFY_EVENTS + BRIDGE_EVENTS
+    if unknown := [name for name in named if name not in (*COMFY_EVENTS, *BRIDGE_EVENTS)]:
+        raise ValueError(f"{unknown[0]} is no event; it should be `all` or some of {', '.join(COMFY_EVENTS)}")
+    return named

@@ -1,0 +1,156 @@
+"""Every setting, read from the environment (and a ``.env`` file) here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.settings import checks
+from brokers.channels import Names
+
+__all__ = ["Settings"]
+
+SYSTEM_META = "SYSTEM_META_"
+_NOT_IN_A_WORKER_ID = re.compile(r"[^A-Za-z0-9_-]")
+
+Events = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.event_names)]
+List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.name_list)]
+
+
+class Settings(BaseSettings):
+    """One frozen set of settings; field names are the variables' names in lower case."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    # The broker.
+    broker_url: Annotated[SecretStr, AfterValidator(checks.broker_url)] = SecretStr("nats://127.0.0.1:4222")
+    broker_tls_ca: Path | None = None
+    broker_tls_cert: Path | None = None
+    broker_tls_key: Path | None = None
+    nats_token: SecretStr | None = None
+    nats_creds_file: Path | None = None
+    nats_ack_wait_s: float = Field(default=30, ge=1, le=3600)
+    topic_prefix: Annotated[str, AfterValidator(checks.topic_prefix)] = "comfyui"
+    worker_id: str = ""
+
+    # ComfyUI.
+    direct_address: str = "127.0.0.1"
+    comfyui_port_host: int = Field(default=8188, ge=1, le=65535)
+    comfyui_url: Annotated[str, AfterValidator(checks.http_url)] = ""
+    comfy_home: Path | None = None
+    input_dir: Path | None = None
+    output_dir: Path | None = None
+    model_dir: Path | None = None
+    cmd: str = ""
+    always_restart_comfyui: bool = True
+    startup_check_interval_s: float = Field(default=1, gt=0)
+    startup_check_max_tries: int = Field(default=20, ge=1)
+
+    # Prompts.
+    max_in_flight: int = Field(default=4, ge=1, le=1024)
+    prefetch: int = Field(default=1, ge=0, le=1024)
+    max_attempts: int = Field(default=3, ge=1)
+    prompt_timeout_s: float = Field(default=3600, gt=0)
+    drain_timeout_s: float = Field(default=30, ge=0)
+    inline_limit_kb: int = Field(default=512, ge=0)
+    progress_rate: float = Field(default=10, gt=0, le=1000)
+    result_retention_h: float = Field(default=168, gt=0)
+    prepend_filenames: bool = True
+    max_queue_depth: int = Field(default=0, ge=0)
+    workflow_dir: Path | None = None
+    allow_local_paths: bool = False
+    input_cache_gb: float = Field(default=2, ge=0)
+    input_cache_h: float = Field(default=24, gt=0)
+
+    # Storage.
+    output_store: Annotated[str, AfterValidator(checks.output_store)] = ""
+    cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "comfybus")
+    lru_cache_size_gb: float = Field(default=0, ge=0)
+    max_download_gb: float = Field(default=100, gt=0)
+    allowed_private_hosts: List = ()
+    allowed_urls: List = ()
+    http_auth_header_name: str = ""
+    http_auth_header_value: SecretStr | None = None
+    http_auth_hosts: List = ()
+    aws_region: str | None = Field(default=None, validation_alias=AliasChoices("aws_region", "aws_default_region"))
+    aws_endpoint_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("aws_endpoint_url_s3", "aws_endpoint_url")
+    )
+    aws_access_key_id: SecretStr | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
+    aws_profile: str | None = None
+    azure_storage_connection_string: SecretStr | None = None
+    azure_storage_account: str | None = None
+    azure_storage_key: SecretStr | None = None
+    azure_storage_sas_token: SecretStr | None = None
+    hf_token: SecretStr | None = None
+    hf_endpoint: Annotated[str, AfterValidator(checks.http_url)] = "https://huggingface.co"
+    http_proxy: SecretStr | None = None
+    https_proxy: SecretStr | None = None
+    no_proxy: str = ""
+
+    # Events, HTTP, logs.
+    system_events: Events | None = None
+    system_webhook_events: Events = ()
+    host: str = "::"
+    port: int = Field(default=3000, ge=0, le=65535)
+    log_level: Literal["trace", "debug", "info", "warning", "error", "fatal"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        lowered = value.lower() if isinstance(value, str) else value
+        return {"warn": "warning", "silent": "fatal"}.get(lowered, lowered)
+
+    # What follows from the settings.
+
+    @property
+    def comfy_url(self) -> str:
+        """Base URL of ComfyUI without a slash at the end."""
+        if self.comfyui_url:
+            return self.comfyui_url
+        host = f"[{self.direct_address}]" if ":" in self.direct_address else self.direct_address
+        return f"http://{host}:{self.comfyui_port_host}"
+
+    @property
+    def worker(self) -> str:
+        """The worker's id: as set, else host name and six hex digits of ComfyUI's URL and the port."""
+        if self.worker_id:
+            return _NOT_IN_A_WORKER_ID.sub("-", self.worker_id)[:64]
+        mark = hashlib.sha256(f"{self.comfy_url} {self.port}".encode()).hexdigest()[:6]
+        return f"{_NOT_IN_A_WORKER_ID.sub('-', socket.gethostname())[:57]}-{mark}"
+
+    @property
+    def input_folder(self) -> Path | None:
+        """ComfyUI's input folder as this process sees it, if one was named; a probe decides whether it is shared."""
+        return self.input_dir or (self.comfy_home / "input" if self.comfy_home else None)
+
+    @property
+    def output_folder(self) -> Path | None:
+        """ComfyUI's output folder, likewise."""
+        return self.output_dir or (self.comfy_home / "output" if self.comfy_home else None)
+
+    @property
+    def published_events(self) -> frozenset[str]:
+        """Websocket events to publish: SYSTEM_EVENTS, else those of SYSTEM_WEBHOOK_EVENTS."""
+        chosen = self.system_webhook_events if self.system_events is None else self.system_events
+        return frozenset(chosen) & frozenset(checks.COMFY_EVENTS)
+
+    @property
+    def system_metadata(self) -> dict[str, str]:
+        """The SYSTEM_META_<key> variables by key, as metadata of system and storage events."""
+        return {name[len(SYSTEM_META) :]: value for name, value in os.environ.items() if name.startswith(SYSTEM_META)}
+
+    @property
+    def names(self) -> Names:
+        """All channel names."""
+        return Names(self.topic_prefix)

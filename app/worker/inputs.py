@@ -1,0 +1,90 @@
+"""From a request to a graph that ComfyUI can run: references resolved, workflows generated, inputs brought in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import structlog
+
+from app.errors import InvalidRequest, PromptError
+from app.images import check_options
+from app.prepare.context import ContextSource, seed_for
+from app.prepare.holds import Hold
+from app.prepare.prepare import Preparer
+from app.prepare.workflows import Workflows
+from app.storage.stores import Stores
+from app.worker.intake import Intake, read_delivery
+from app.worker.job import Job
+from brokers.base import RequestOrigin
+from schemas.prompt import Graph, PromptRequest
+
+__all__ = ["RequestInputs", "resolve_reference"]
+
+# A request by reference is still read into memory as JSON.
+LARGEST_REFERENCE_BYTES = 64 * 1024 * 1024
+
+log = structlog.get_logger("comfybus.inputs")
+
+
+async def resolve_reference(
+    intake: Intake, headers: Mapping[str, str], origin: RequestOrigin, stores: Stores
+) -> Intake:
+    """The intake of a request whose body lies elsewhere; a body that cannot be had is its refusal."""
+    if intake.dataref is None:
+        return intake
+    try:
+        body = await stores.read(intake.dataref, limit_bytes=LARGEST_REFERENCE_BYTES)
+    except PromptError as exc:
+        exc.location = exc.location or "ce_dataref"
+        return replace(intake, refusal=exc, dataref=None)
+    inner = {name: value for name, value in headers.items() if name.lower() not in ("ce-dataref", "ce_dataref")}
+    found = read_delivery(body, inner, origin)
+    if found.dataref is not None:
+        refusal = InvalidRequest(
+            "a reference leads to another reference; send it directly", location="ce_dataref"
+        )
+        return replace(found, refusal=refusal, dataref=None)
+    return found
+
+
+class RequestInputs:
+    """Prepares requests for one ComfyUI."""
+
+    def __init__(self, preparer: Preparer, workflows: Workflows, stores: Stores) -> None:
+        self._preparer = preparer
+        self._workflows = workflows
+        self._stores = stores
+        self._context = ContextSource(preparer.catalogue)
+
+    def check(self, request: PromptRequest) -> None:
+        """Refuse before anything runs what could only fail after it.
+
+        Raises:
+            InvalidRequest: An option of the conversion, or the upload target, cannot be right.
+        """
+        if request.convert_output is not None:
+            check_options(request.convert_output)
+        self._stores.target_url(request, "output.png")
+
+    @asynccontextmanager
+    async def hold(self, job: Job) -> AsyncIterator[Hold]:
+        """A block in which what is prepared for the job stays in place."""
+        async with self._preparer.hold(job.key.id) as hold:
+            yield hold
+
+    async def prepare(self, job: Job, request: PromptRequest, hold: Hold) -> Graph:
+        """The graph to submit for the present attempt.
+
+        Raises:
+            PromptError: An input, the workflow or the request is at fault; ``location`` names the field.
+        """
+        graph = request.prompt
+        if request.workflow is not None:
+            graph = await self._workflows.generate(
+                request.workflow, request.input or {}, self._context, seed=seed_for(job.key)
+            )
+        return await self._preparer.prepare(
+            graph or {}, key=job.key, attempt=job.tries.attempt, request=request, hold=hold
+        )
