@@ -1,0 +1,174 @@
+"""Pictures in, conversions and uploads out, through the real worker; secrets stay where they were."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from nats.js.errors import BadRequestError
+from PIL import Image
+
+from tests.support.stack import Stack, graph, run_stack
+
+pytestmark = pytest.mark.anyio
+
+CANARY = "canary-5f1c9d2e7b"
+
+
+def png(size: tuple[int, int] = (48, 32), color: tuple[int, int, int] = (200, 30, 60)) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, color).save(out, "PNG")
+    return out.getvalue()
+
+
+@dataclass
+class FileServer:
+    """A file host that remembers what it was asked with."""
+
+    url: str = ""
+    stored: dict[str, bytes] = field(default_factory=dict)
+    authorizations: list[str | None] = field(default_factory=list)
+
+    async def get(self, request: web.Request) -> web.Response:
+        self.authorizations.append(request.headers.get("Authorization"))
+        return web.Response(body=png(), content_type="image/png")
+
+    async def put(self, request: web.Request) -> web.Response:
+        self.authorizations.append(request.headers.get("Authorization"))
+        self.stored[request.path] = await request.read()
+        return web.Response(status=201)
+
+
+@pytest.fixture(scope="module")
+async def files() -> AsyncIterator[FileServer]:
+    """An HTTP host on loopback that takes and gives files."""
+    server = FileServer()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", server.get)
+    app.router.add_put("/{path:.*}", server.put)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
+
+
+@pytest.fixture(scope="module", params=["shared", "remote"])
+async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A worker that may reach hosts on loopback, with and without ComfyUI's folders."""
+    folder = tmp_path_factory.mktemp("lab")
+    async with run_stack(folder, ALLOWED_PRIVATE_HOSTS="127.0.0.1", CACHE_DIR=folder / "cache") as stack:
+        await stack.worker(await stack.comfy(), shared=request.param == "shared").start()
+        yield stack
+
+
+def invert(image: Any) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": image}},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "inv"}},
+    }
+
+
+async def run(stack: Stack, request_id: str, **request: Any) -> dict[str, Any]:
+    await stack.outside.send({"id": request_id, **request})
+    return (await stack.outside.terminal(request_id)).body
+
+
+def first_image(body: dict[str, Any]) -> Image.Image:
+    assert body["type"] == "prompt.complete", body
+    return Image.open(io.BytesIO(base64.b64decode(body["images"][0])))
+
+
+async def test_pictures_come_as_base64_data_url_and_url(lab: Stack, files: FileServer) -> None:
+    """The same picture inline, as a data URL and behind a URL: inverted pixels come back each time."""
+    data = base64.b64encode(png()).decode()
+    for number, image in enumerate([data, f"data:image/png;base64,{data}", f"{files.url}/in/picture"]):
+        found = first_image(await run(lab, f"pic-{number}", prompt=invert(image)))
+        assert found.size == (48, 32)
+        assert found.convert("RGB").getpixel((5, 5)) == (55, 225, 195)
+
+
+async def test_an_input_that_cannot_be_had_is_named(lab: Stack) -> None:
+    """A picture that is no picture, and a file nobody has, fail at their field before anything runs."""
+    body = await run(lab, "bad-1", prompt=invert("nobody-has-this.png"))
+    assert body["location"] == "prompt.1.inputs.image"
+    assert body["code"] in ("invalid_request", "input_unavailable", "invalid_prompt")
+    body = await run(lab, "bad-2", prompt=invert("/etc/passwd"))
+    assert body["location"] == "prompt.1.inputs.image"
+    assert body["code"] in ("invalid_request", "input_unavailable")
+
+
+async def test_outputs_are_converted(lab: Stack) -> None:
+    """convert_output gives JPEG and WebP; a wrong option is refused before the run."""
+    for form, known in (("jpeg", "JPEG"), ("webp", "WEBP")):
+        body = await run(
+            lab, f"conv-{form}", prompt=graph(), convert_output={"format": form, "options": {"quality": 60}}
+        )
+        assert first_image(body).format == known
+        assert body["filenames"][0].endswith(f".{form}")
+        assert body["outputs"][0]["media_type"] == f"image/{form}"
+    body = await run(lab, "conv-bad", prompt=graph(), convert_output={"format": "jpeg", "options": {"quality": 500}})
+    assert (body["code"], body["location"]) == ("invalid_request", "convert_output.options.quality")
+
+
+async def test_outputs_go_where_the_request_wants_them(lab: Stack, files: FileServer) -> None:
+    """http_upload: the file arrives, the event has its URL, and the secrets of the request are in no event."""
+    lab.outside.events.clear()
+    secret = {"type": "bearer", "token": CANARY}
+    body = await run(
+        lab,
+        "up-1",
+        prompt=invert(f"{files.url}/private/in.png?sig={CANARY}"),
+        http_upload={"url_prefix": f"{files.url}/out/"},
+        credentials=[{"url_pattern": f"{files.url}/**", "auth": secret}],
+        metadata={"m": 1},
+    )
+    name = body["filenames"][0]
+    assert body["images"] == [f"{files.url}/out/{name}"]
+    assert body["outputs"][0]["url"] == body["images"][0]
+    assert Image.open(io.BytesIO(files.stored[f"/out/{name}"])).size == (48, 32)
+    assert f"Bearer {CANARY}" in files.authorizations
+    assert "credentials" not in body
+    told = json.dumps([[event.headers, {k: str(v) for k, v in event.body.items()}] for event in lab.outside.events])
+    assert CANARY not in told
+    log = Path(lab.workers[0].process.log).read_text() if lab.workers[0].process else ""
+    assert CANARY not in log
+    storage = [event.body["type"] for event in lab.outside.heard(channel="storage")]
+    assert {"storage.file_downloaded", "storage.file_uploaded"} <= set(storage)
+
+
+async def test_addresses_inside_are_not_reached(tmp_path: Path, files: FileServer) -> None:
+    """Without ALLOWED_PRIVATE_HOSTS a URL that resolves to loopback is refused, as an input and as a target."""
+    async with run_stack(tmp_path, CACHE_DIR=tmp_path / "cache") as stack:
+        await stack.worker(await stack.comfy()).start()
+        body = await run(stack, "ssrf-1", prompt=invert(f"{files.url}/a.png"))
+        assert (body["code"], body["retryable"]) == ("input_unavailable", False)
+        assert "ALLOWED_PRIVATE_HOSTS" in body["error"]
+        body = await run(stack, "ssrf-2", prompt=graph(), http_upload={"url_prefix": f"{files.url}/out"})
+        assert body["code"] in ("upload_failed", "invalid_request")
+
+
+async def test_a_request_may_come_as_a_reference(lab: Stack) -> None:
+    """A body in the output store, referred to by ce-dataref, runs like any other."""
+    request = {"id": "ref-1", "prompt": graph(), "metadata": {"big": "x" * 3000}}
+    try:
+        store = await lab.outside.js.create_object_store("comfyui-outputs")
+    except BadRequestError:
+        store = await lab.outside.js.object_store("comfyui-outputs")
+    await store.put("requests/ref-1", json.dumps(request).encode())
+    await lab.outside.send(b"", {"ce-dataref": "nats://comfyui-outputs/requests/ref-1", "ce-id": "ref-1"})
+    body = (await lab.outside.terminal("ref-1")).body
+    assert body["type"] == "prompt.complete", body
+    await lab.outside.send(b"", {"ce-dataref": "nats://comfyui-outputs/requests/none", "ce-id": "ref-2"})
+    body = (await lab.outside.terminal("ref-2")).body
+    assert (body["code"], body["location"]) == ("input_unavailable", "ce_dataref")
