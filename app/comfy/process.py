@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -201,7 +202,7 @@ class Supervisor:
             life.over.set()
         self.last_exit = end.sentence
         if self._on_exit is not None:
-            _guarded_call(partial(self._on_exit, end.sentence))
+            _call_hook(partial(self._on_exit, end.sentence))
         return end
 
     def _not_launched(self, failure: LaunchFailed) -> End:
@@ -223,15 +224,13 @@ class Supervisor:
     async def _exited(self, child: Guarded, life: _Life) -> End:
         how = await child.exited()
         after_s = time.monotonic() - life.began_s
-        if life.up_since_s is None:
-            cure = "before it answered; its last lines in the log say why"
-        elif how.code == 0:
-            cure = "though nobody asked for it; CMD has to stay in the foreground as long as ComfyUI runs"
-        elif how.code == -9:
-            cure = "for want of memory if nobody did it; see the kernel's log"
-        else:
-            cure = "its last lines in the log say why"
-        sentence = f"ComfyUI {how} after {after_s:.1f} s, {cure}"
+        when = ", before it answered" if life.up_since_s is None else ""
+        cure = "its last lines in the log say why"
+        if how.code == 0:
+            cure = "CMD has to stay in the foreground as long as ComfyUI runs"
+        elif how.code == -signal.SIGKILL:
+            cure = "if nobody did that, memory was short: see the kernel's log"
+        sentence = f"ComfyUI {how} after {after_s:.1f} s{when}; {cure}"
         _log.error("ComfyUI has ended", reason=sentence, pid=child.pid)
         return End(sentence, ComfyStartFailed if life.up_since_s is None else ComfyEnded)
 
@@ -251,7 +250,7 @@ class Supervisor:
         self.trouble = None
         self._came_up.set()
         if self._on_start is not None:
-            _guarded_call(self._on_start)
+            _call_hook(self._on_start)
         silent = await self._signs.until_it_is_silent()
         _log.error("ComfyUI hangs", reason=silent.sentence, pid=child.pid)
         return silent
@@ -282,7 +281,7 @@ def _pass_on(line: str) -> None:
     _comfyui.info("ComfyUI says", line=_redactor.text(line))
 
 
-def _guarded_call(hook: Callable[[], None]) -> None:
+def _call_hook(hook: Callable[[], None]) -> None:
     """Call a hook; its own fault must not end the supervision."""
     try:
         hook()

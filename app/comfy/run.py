@@ -109,7 +109,18 @@ class Completed:
 class Runs:
     """All runs of one worker in one ComfyUI."""
 
-    def __init__(self, client: ComfyClient, watch: Watch, prefetch: int) -> None:
+    def __init__(
+        self, client: ComfyClient, watch: Watch, prefetch: int, on_hung: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Runs in one ComfyUI.
+
+        Args:
+            client: ComfyUI's HTTP side.
+            watch: Follows the runs.
+            prefetch: How many may wait in ComfyUI's queue beyond the running one.
+            on_hung: Told, with the reason, when ComfyUI answers but will not go on: only a restart helps.
+        """
+        self._on_hung = on_hung
         self._client = client
         self._watch = watch
         self._line = Line(prefetch + 1)
@@ -282,6 +293,7 @@ class Runs:
                     await followed.wait()
         if followed.end is None:
             log.warning("prompt does not heed the interrupt", prompt_id=followed.prompt_id)
+            self._on_hung("a node does not heed the interrupt")
 
     def _completed(self, run: Run, end: End) -> HistoryEntry:
         """The entry of a success; every other end raises what it means."""
@@ -293,6 +305,7 @@ class Runs:
             case Interrupted():
                 raise Cancelled("the prompt was interrupted in ComfyUI by somebody else")
             case ExecutionThreadDead():
+                self._on_hung("it runs nothing any more")
                 raise ComfyUnavailable("ComfyUI answers but runs nothing any more; restart it")
             case Gone():
                 raise ComfyUnavailable(

@@ -119,6 +119,8 @@ def _model(module: ModuleType) -> type[BaseModel]:
     model = getattr(module, "Input", None)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise NotAWorkflow("it has no class `Input` that is a pydantic model")
+    # Names that mean nothing are noticed here and not at the first request.
+    model.model_json_schema()
     return model
 
 

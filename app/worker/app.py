@@ -18,9 +18,10 @@ from anyio.abc import TaskGroup
 from app.comfy.client import ComfyClient
 from app.comfy.folders import Shared, probe_shared
 from app.comfy.outputs import OutputReader
+from app.comfy.process import Supervisor
 from app.comfy.run import Runs
 from app.comfy.watch import Watch
-from app.errors import ComfyUnavailable
+from app.errors import ComfybusError, ComfyUnavailable
 from app.http import Probes, serve_http
 from app.images import Converter
 from app.metrics import Metrics
@@ -28,7 +29,7 @@ from app.prepare.prepare import Folders, Preparer
 from app.prepare.workflows import Workflows
 from app.settings import Settings
 from app.settings.broker import nats_config
-from app.settings.parts import prepare_config, storage_config
+from app.settings.parts import prepare_config, process_config, storage_config
 from app.storage.stores import Stores
 from app.worker.cancels import Cancels
 from app.worker.control import Control
@@ -106,6 +107,7 @@ class Worker:
         self._stop = stop
         self._warm = False
         self._pipeline: Pipeline | None = None
+        self._tasks: TaskGroup
         self._metrics = Metrics()
         self._maker = EventMaker(settings.worker)
         self._outbox = Outbox(bus, 1 / settings.progress_rate)
@@ -124,6 +126,10 @@ class Worker:
             capacity=settings.max_in_flight,
             in_flight=lambda: self._in_flight,
         )
+        self._failure: ComfybusError | None = None
+        self._inputs: RequestInputs | None = None
+        process = process_config(settings)
+        self._supervisor = Supervisor(process, self._client.alive, on_start=self._comfy_started) if process else None
         self._watch_metrics()
         self.probes = Probes(
             was_warm=lambda: self._warm,
@@ -134,8 +140,15 @@ class Worker:
         )
 
     async def run(self) -> None:
-        """Start the parts in order, work until asked to stop, then drain."""
+        """Start the parts in order, work until asked to stop, then drain.
+
+        Raises:
+            ComfybusError: ComfyUI ended and is not to be started again; what could be drained was.
+        """
         async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            if self._supervisor is not None:
+                tasks.start_soon(self._supervise, self._supervisor)
             for part in (self._watch.run, self._outbox.run, self._control.run):
                 tasks.start_soon(part)
             tasks.start_soon(self._work_when_ready, tasks)
@@ -145,6 +158,28 @@ class Worker:
                 await self._pipeline.drain(self._settings.drain_timeout_s)
                 await self._presence.say("worker.stopped")
             tasks.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _supervise(self, supervisor: Supervisor) -> None:
+        """Keep ComfyUI running; when that has to be given up the worker drains and ends with the reason."""
+        try:
+            await supervisor.run()
+        except ComfybusError as exc:
+            log.error("ComfyUI is given up", reason=str(exc))
+            self._failure = exc
+            self._stop.set()
+
+    def _comfy_started(self) -> None:
+        """A new ComfyUI knows nothing of what was uploaded to the last one."""
+        if self._inputs is not None:
+            self._inputs.comfy_restarted()
+
+    def _restart_comfy(self, reason: str) -> None:
+        if self._supervisor is None:
+            log.error("ComfyUI needs a restart; without CMD nobody but an operator can do that", reason=reason)
+            return
+        self._tasks.start_soon(partial(self._supervisor.restart, reason, seen_start=self._supervisor.starts))
 
     async def _work_when_ready(self, tasks: TaskGroup) -> None:
         """Wait for ComfyUI and for the cancels of the last day, then take requests."""
@@ -183,13 +218,14 @@ class Worker:
         )
         preparer = Preparer(self._client, self.stores.fetch, folders, prepare_config(settings))
         converter = Converter()
+        self._inputs = RequestInputs(preparer, workflows, self.stores)
         performer = Performer(
             bus=self._bus,
-            runs=Runs(self._client, self._watch, settings.prefetch),
+            runs=Runs(self._client, self._watch, settings.prefetch, on_hung=self._restart_comfy),
             reader=reader,
             maker=self._maker,
             metrics=self._metrics,
-            inputs=RequestInputs(preparer, workflows, self.stores),
+            inputs=self._inputs,
             scrubber=lambda job: scrubber_of(job, self.stores),
             sink=StoresSink(self.stores),
             convert=lambda job: converting(converter, reader, job),
@@ -232,15 +268,16 @@ class Worker:
         return self._pipeline.request_of(prompt_id) if self._pipeline else None
 
     def _ready_to_take(self) -> Health:
-        if not self._watch.up:
-            return Health(ok=False, reason="ComfyUI does not answer")
-        return Health(ok=True)
+        up = self._watch.up and (self._supervisor is None or self._supervisor.up)
+        return Health(ok=up, reason="" if up else "ComfyUI does not answer")
 
     def ready(self) -> Health:
         """Whether this worker takes and answers requests now; the reason says what is missing."""
         depth, limit = self._watch.queue_remaining or 0, self._settings.max_queue_depth
         if self._stop.is_set():
             return Health(ok=False, reason="the worker is draining")
+        if self._supervisor is not None and not self._supervisor.up:
+            return Health(ok=False, reason=self._supervisor.trouble or "ComfyUI is being started")
         if not self._watch.up:
             return Health(ok=False, reason=f"ComfyUI at {self._settings.comfy_url} does not answer")
         if not self._warm:

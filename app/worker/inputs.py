@@ -42,9 +42,7 @@ async def resolve_reference(
     inner = {name: value for name, value in headers.items() if name.lower() not in ("ce-dataref", "ce_dataref")}
     found = read_delivery(body, inner, origin)
     if found.dataref is not None:
-        refusal = InvalidRequest(
-            "a reference leads to another reference; send it directly", location="ce_dataref"
-        )
+        refusal = InvalidRequest("a reference leads to another reference; send it directly", location="ce_dataref")
         return replace(found, refusal=refusal, dataref=None)
     return found
 
@@ -57,6 +55,10 @@ class RequestInputs:
         self._workflows = workflows
         self._stores = stores
         self._context = ContextSource(preparer.catalogue)
+
+    def comfy_restarted(self) -> None:
+        """Forget what the last ComfyUI said of itself and what was uploaded to it."""
+        self._preparer.comfy_restarted()
 
     def check(self, request: PromptRequest) -> None:
         """Refuse before anything runs what could only fail after it.

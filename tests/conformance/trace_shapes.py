@@ -12,11 +12,14 @@ import re
 from typing import Any
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_NUMBERED = re.compile(r"^(?P<stem>.+)_(?P<number>\d{5})_\.(?P<ending>\w+)$")
+_NUMBERED = re.compile(r"^(?P<stem>.+)_(?P<number>\d{5})_?\.(?P<ending>\w+)$")
 _LOT = re.compile(r"_temp_[a-z]{5}$")
 _QUOTED_PATH = re.compile(r"'/(?:[^'/]+/)*([^'/]+)'")
 _SET_LIKE = {"executed", "current_outputs"}
 _WORDS = {"timestamp": "<time>", "traceback": "<traceback>", "color": "<color>", "seed": "<seed>", "sid": "<sid>"}
+_NEWER = {"create_time"}
+"""Fields that newer releases add to what is compared."""
+
 _FILE_CHOICES = {"LoadImage", "LoadImageMask", "CheckpointLoaderSimple"}
 
 
@@ -68,7 +71,7 @@ def shape(value: Any, names: Names, key: str = "") -> Any:  # noqa: PLR0911 - on
     if isinstance(value, dict) and value and all(_is_node(entry) for entry in value.values()):
         return [_node_text(node_id, node, names) for node_id, node in value.items()]
     if isinstance(value, dict):
-        return {names.text(name): shape(entry, names, name) for name, entry in value.items()}
+        return {names.text(name): shape(entry, names, name) for name, entry in value.items() if name not in _NEWER}
     if isinstance(value, list):
         if _is_queue_item(value):
             return [_number(value[0]), *(shape(entry, names) for entry in value[1:4]), sorted(value[4])]

@@ -90,6 +90,17 @@ async def test_all_of_it_ends_with_a_killed_worker(
     await until(lambda: not any(map(alive, everybody)))
 
 
+async def test_worker_and_guard_killed_at_once(stage: Stage, worker: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """With nobody left to act the kernel still ends ComfyUI itself, deaf to SIGTERM as it is."""
+    process = await anyio.to_thread.run_sync(lambda: worker("deaf", "listen"))
+    (leader,) = stage.pids()
+    guard_pid = int(stage.family(leader)[1].name)
+    process.send_signal(signal.SIGSTOP)
+    os.kill(guard_pid, signal.SIGKILL)
+    process.kill()
+    await until(lambda: not alive(leader))
+
+
 async def test_a_worker_killed_while_comfyui_starts(stage: Stage) -> None:
     """Killed before the first answer, at whatever point of the launch, the worker leaves nothing behind."""
     for launches in (1, 2):
