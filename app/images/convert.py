@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import structlog
 from PIL import Image, UnidentifiedImageError
@@ -64,11 +65,14 @@ class Converter:
         target = into / f"{path.stem}.{wanted.format}"
         work = partial(_convert, path, options, target)
         try:
-            return target if await anyio.to_thread.run_sync(work, limiter=self._limiter) else None
+            written = await anyio.to_thread.run_sync(work, limiter=self._limiter)
+            # A cancellation that came while the thread ran shows only here.
+            await anyio.lowlevel.checkpoint_if_cancelled()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(lambda: target.unlink(missing_ok=True))
             raise
+        return target if written else None
 
 
 def _convert(path: Path, options: Options, target: Path) -> bool:
@@ -82,23 +86,13 @@ def _convert(path: Path, options: Options, target: Path) -> bool:
         return False
     except FileExistsError:
         raise
-    except (
-        Unconvertible,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-        ValueError,
-        SyntaxError,
-        OSError,
-    ) as exc:
+    except Exception as exc:
         target.unlink(missing_ok=True)
-        # Codecs report bad content by an OSError without a number; the others are the disk's.
+        # They report bad content by an OSError without a number too; the others are the disk's.
         if isinstance(exc, OSError) and exc.errno is not None:
             raise
-        _log.warning("output is not converted", file=path.name, reason=str(exc)[:300])
+        _log.warning("output is not converted", file=path.name, reason=f"{type(exc).__name__}: {exc}"[:300])
         return False
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
     return True
 
 

@@ -33,6 +33,13 @@ log = structlog.get_logger("comfybus.nats")
 class LastingClient(Client):
     """A client that is closed only by its owner."""
 
+    async def abandon(self) -> None:
+        """Close a client whose connecting was cancelled; in the middle of an attempt it takes itself for closed."""
+        await self.close()
+        if self._transport is not None:
+            self._transport.close()
+            await self._transport.wait_closed()
+
     async def flush(self, timeout: int = FLUSH_TIMEOUT_S) -> None:  # noqa: ASYNC109 - nats-py's signature
         """Return when the server has processed all that was sent before.
 
@@ -86,7 +93,7 @@ class LastingBroker(NatsBroker):
         except anyio.get_cancelled_exc_class():
             # The first connection took too long: leave no socket behind.
             with anyio.CancelScope(shield=True):
-                await client.close()
+                await client.abandon()
             raise
         self.config.connect(client)
         return client

@@ -70,7 +70,7 @@ class ExecutionThread:
                     self._place.cache.clear()
         except Exception:  # noqa: BLE001 - the thread ends with it, the server does not
             # Known causes, as in ComfyUI: two waiting prompts with the same number and prompt_id, which the heap
-            # cannot compare, and a prompt whose extra_data is null.
+            # cannot compare, a prompt whose extra_data is null, and a node without inputs beside a good output.
             _log.exception("the execution thread is dead")
 
     def _run(self, item: QueueItem) -> None:

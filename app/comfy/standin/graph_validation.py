@@ -39,7 +39,7 @@ def validate(
     outputs = []
     for node_id in graph:
         if "class_type" not in graph[node_id]:
-            return _refusal("Cannot execute because a node is missing the class_type property.", node_id)
+            return _missing(graph[node_id], node_id, version)
         class_type = graph[node_id]["class_type"]
         node = NODE_CLASSES.get(class_type)
         if node is None:
@@ -164,14 +164,29 @@ def _exception_problem(
     return {"type": kind, "message": message, "details": str(failure), "extra_info": extra}
 
 
+def _missing(node: JsonObject, node_id: str, version: Version) -> Verdict:
+    """Refuse a node without class_type."""
+    if version == "0.3.64":
+        return _refusal("Cannot execute because a node is missing the class_type property.", node_id)
+    title = node.get("_meta", {}).get("title")
+    name = title or f"ID #{node_id}"
+    message = f"Node '{name}' has no class_type. The workflow may be corrupted or a custom node is missing."
+    return _newer_refusal(message, node_id, {"class_type": None, "node_title": title})
+
+
 def _unknown(node: JsonObject, node_id: str, version: Version) -> Verdict:
+    """Refuse a node whose class nobody knows."""
     class_type = node["class_type"]
     if version == "0.3.64":
         return _refusal(f"Cannot execute because node {class_type} does not exist.", node_id)
     title = node.get("_meta", {}).get("title", class_type)
     message = f"Node '{title}' not found. The custom node may not be installed."
-    extra = {"node_id": node_id, "class_type": class_type, "node_title": title}
-    return Verdict(error=_error("missing_node_type", message, f"Node ID '#{node_id}'") | {"extra_info": extra})
+    return _newer_refusal(message, node_id, {"class_type": class_type, "node_title": title})
+
+
+def _newer_refusal(message: str, node_id: str, extra: JsonObject) -> Verdict:
+    error = _error("missing_node_type", message, f"Node ID '#{node_id}'")
+    return Verdict(error=error | {"extra_info": {"node_id": node_id, **extra}})
 
 
 def _error(kind: str, message: str, details: str) -> JsonObject:

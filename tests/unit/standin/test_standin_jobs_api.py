@@ -123,6 +123,9 @@ async def test_unknown_nodes_have_an_error_of_their_own(new_client: Client) -> N
     answer = await new_client.post("/prompt", {"prompt": {"1": broken}}, 400)
     assert answer["error"]["type"] == "missing_node_type"
     assert answer["error"]["extra_info"] == {"node_id": "1", "class_type": "Nope", "node_title": "My node"}
+    answer = await new_client.post("/prompt", {"prompt": {"1": {"inputs": {}}}}, 400)
+    assert answer["error"]["type"] == "missing_node_type"
+    assert answer["error"]["message"].startswith("Node 'ID #1' has no class_type.")
 
 
 async def test_the_older_version_has_no_jobs_api(client: Client) -> None:

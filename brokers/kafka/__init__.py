@@ -1,0 +1,5 @@
+"""Apache Kafka: requests by partition, answers and settlements in one transaction, records in the commit's metadata."""
+
+from brokers.kafka.config import KafkaConfig
+
+__all__ = ["KafkaConfig"]
