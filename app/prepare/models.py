@@ -100,7 +100,11 @@ class ModelInputs:
 
     async def _folder(self, name: str) -> Path:
         """The directory for a model folder, by the paths ComfyUI has for it."""
-        paths = (await self._catalogue.model_folders()).get(name, [])
+        folders = await self._catalogue.model_folders()
+        paths = folders.get(name, [])
+        if not paths and name == "configs":
+            # ComfyUI's list of folders leaves this one out; it lies beside the checkpoints it is for.
+            paths = [str(PurePosixPath(path).parent / name) for path in folders.get("checkpoints", [])[:1]]
         if not paths or name in _NEVER:
             raise InputRefused(
                 f"ComfyUI has no model folder {name!r}; install the nodes that bring it, or update ComfyUI."

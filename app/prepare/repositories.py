@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import anyio.to_thread
 
 from app.errors import InputRefused, InputUnavailable
-from app.prepare.git_clone import GitClone
+from app.prepare.git_clone import GitClone, split_revision
 from app.prepare.media import Fetch
 from app.redact import public_url
 from app.storage.stores import Hold as CacheHold
@@ -81,14 +81,16 @@ class Repositories:
             InputUnavailable: It cannot be had now.
         """
         found = _HUB.fullmatch(url.strip())
-        name = _name(url)
         if found is None:
+            base, revision = split_revision(url.strip())
+            name = _name(base, revision or "")
             await self._clone.into(url, credentials, folder / name)
             if not await anyio.to_thread.run_sync((folder / name / _INDEX).is_file):
                 raise InputRefused(f"The repository is no diffusers model: it has no {_INDEX}.")
             return name
-        base = "https://huggingface.co" if found["base"].lower().startswith("hf:") else found["base"]
+        base = "https://huggingface.co" if found["base"].lower().startswith("hf:") else found["base"].lower()
         revision = found["revision"] or found["at"] or "main"
+        name = _name(f"{base}/{found['repo']}", revision)
         for path in await self._chosen(f"{base}/api/models/{found['repo']}/revision/{revision}", credentials):
             part, _, filename = path.rpartition("/")
             await self._fetch(
@@ -121,8 +123,8 @@ class Repositories:
         return [*chosen, _INDEX]
 
 
-def _name(url: str) -> str:
+def _name(repository: str, revision: str) -> str:
     """A directory's name that no other repository or revision has."""
-    path = re.split(r"[?#]", url.strip().rstrip("/"))[0]
-    stem = _UNSAFE.sub("_", path.rpartition("/")[2].removesuffix(".git")).strip("._-")[:100]
-    return f"{stem or 'model'}-{hashlib.sha256(public_url(url).encode()).hexdigest()[:10]}"
+    stem = _UNSAFE.sub("_", repository.rstrip("/").rpartition("/")[2].removesuffix(".git")).strip("._-")[:100]
+    mark = hashlib.sha256(f"{public_url(repository)} {revision}".encode()).hexdigest()[:10]
+    return f"{stem or 'model'}-{mark}"

@@ -16,7 +16,7 @@ import anyio
 import nats.errors
 import structlog
 from faststream.nats import NatsBroker
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 
 __all__ = ["Callback", "LastingBroker", "LastingClient"]
 
@@ -36,9 +36,16 @@ class LastingClient(Client):
     async def abandon(self) -> None:
         """Close a client whose connecting was cancelled; in the middle of an attempt it takes itself for closed."""
         await self.close()
+        self._leave_socket()
+
+    def _leave_socket(self) -> None:
         if self._transport is not None:
-            self._transport.close()
-            await self._transport.wait_closed()
+            self._transport.close()  # type: ignore[no-untyped-call] # nats-py
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """Leave the socket of a refused attempt before the next one, which would only forget it."""
+        self._leave_socket()
+        await super()._connect_to_server(s)
 
     async def flush(self, timeout: int = FLUSH_TIMEOUT_S) -> None:  # noqa: ASYNC109 - nats-py's signature
         """Return when the server has processed all that was sent before.

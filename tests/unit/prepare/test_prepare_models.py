@@ -89,6 +89,14 @@ async def test_the_folder_of_its_own_name(world: World, tmp_path: Path) -> None:
         await loaded(world, "https://h/m.safetensors")
 
 
+async def test_configs_lie_beside_checkpoints(world: World) -> None:
+    """ComfyUI's list of folders leaves out that of configurations."""
+    del world.comfy.paths["configs"]
+    world.source.content["https://h/v1.yaml"] = b"model: {}"
+    made = await loaded(world, "https://h/v1.yaml", "CheckpointLoader", "config_name")
+    assert (world.comfy.root / "configs" / made).exists()
+
+
 async def test_model_dir(tmp_path: Path) -> None:
     """With MODEL_DIR ComfyUI's own paths only tell the folder's name."""
     world = World(tmp_path, model_dir=tmp_path / "mounted")
