@@ -11,7 +11,8 @@ import hashlib
 import io
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -53,8 +54,14 @@ def _is_bucket(name: str) -> bool:
     return name.replace("-", "").replace("_", "").isalnum() and name.isascii()
 
 
-def _open(path: Path, mode: str) -> BinaryIO:
-    return cast("BinaryIO", path.open(mode))
+@asynccontextmanager
+async def _opened(path: Path, mode: str) -> AsyncIterator[BinaryIO]:
+    file = cast("BinaryIO", await run_sync(path.open, mode))
+    try:
+        yield file
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_sync(file.close)
 
 
 class NatsObjects:
@@ -84,11 +91,8 @@ class NatsObjects:
             BrokerRefused: The bucket is full or a permission is missing.
             OSError: The file cannot be read.
         """
-        source = await run_sync(_open, path, "rb")
-        try:
+        async with _opened(path, "rb") as source:
             return await self._put(key, source)
-        finally:
-            await run_sync(source.close)
 
     async def put_bytes(self, key: str, body: bytes) -> str:
         """Like ``put``, for what is in memory anyway."""
@@ -173,12 +177,9 @@ class NatsObjects:
         """
         info = await self._found(key)
         part = path.with_name(f".{path.name}.part")
-        target = await run_sync(_open, part, "wb")
         try:
-            try:
+            async with _opened(part, "wb") as target:
                 await self._copy(info, target)
-            finally:
-                await run_sync(target.close)
             await run_sync(part.replace, path)
         except BaseException:
             with anyio.CancelScope(shield=True):

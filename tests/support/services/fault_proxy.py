@@ -89,7 +89,9 @@ class FaultProxy:
                 await asyncio.Event().wait()
             if broken is not None and broken.status is not None:
                 lines = "".join(f"{name}: {value}\r\n" for name, value in broken.headers.items())
-                writer.write(f"HTTP/1.1 {broken.status} Broken\r\n{lines}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+                writer.write(
+                    f"HTTP/1.1 {broken.status} Broken\r\n{lines}Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
+                )
                 await writer.drain()
                 await _swallow(reader, head)
                 return
@@ -126,7 +128,11 @@ class FaultProxy:
     ) -> None:
         sent = 0
         while data := await reader.read(BUFFER):
-            if broken is not None and broken.cut_upload_after is not None and sent + len(data) > broken.cut_upload_after:
+            if (
+                broken is not None
+                and broken.cut_upload_after is not None
+                and sent + len(data) > broken.cut_upload_after
+            ):
                 reset(client)
                 upstream.transport.abort()
                 return

@@ -143,7 +143,9 @@ class HubPlace(Place):
         return f"{base or self.hub.url}/u/r/resolve/main/{quote(name, safe='')}"
 
     def wrong(self) -> tuple[Access, str]:
-        return Access({"hugging_face": HuggingFaceConfig("hf_wrong0123456789abcdefgh", self.hub.url)}), self.url("x.bin")
+        return Access({"hugging_face": HuggingFaceConfig("hf_wrong0123456789abcdefgh", self.hub.url)}), self.url(
+            "x.bin"
+        )
 
     def nowhere(self) -> str:
         return f"{self.hub.url}/u/nowhere/resolve/main/x.bin"

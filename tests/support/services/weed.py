@@ -51,7 +51,10 @@ def run_weed(folder: Path) -> Iterator[Weed]:
     # Its telemetry is on by default and would report to the vendor.
     args += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     args += ["-s3.autoCreateBucket=false", "-bucket=artifacts"]
-    args += [f"-{name.removesuffix('.grpc')}.port{'.grpc' if name.endswith('.grpc') else ''}={port}" for name, port in chosen.items()]
+    args += [
+        f"-{name.removesuffix('.grpc')}.port{'.grpc' if name.endswith('.grpc') else ''}={port}"
+        for name, port in chosen.items()
+    ]
     env = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
     with run_server(args, folder / "weed.log", chosen["s3"], env) as pid:
         url = f"http://127.0.0.1:{chosen['s3']}"

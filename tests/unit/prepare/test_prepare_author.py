@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ async def test_never_usable(double: Double, graph_file: Path, tmp_path: Path) ->
     with pytest.raises(AuthorFailed, match="imports os"):
         await write(double, graph_file, tmp_path / "made.py")
     assert len(double.asked) == 3
-    assert {path.name for path in tmp_path.iterdir()} == {"graph.json"}
+    assert os.listdir(tmp_path) == ["graph.json"]  # noqa: PTH208 - short
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ async def test_a_file_that_exists(double: Double, graph_file: Path, tmp_path: Pa
 async def test_what_is_not_believed(source: str, reason: str) -> None:
     """A file that does not parse, does more than it should, hangs or gives another graph is not used."""
     with pytest.raises(Unusable, match=reason):
-        await check_source(source, GRAPH, deadline_s=4.0)
+        await check_source(source, GRAPH, deadline_s=5.0 if reason == "did not end" else 60.0)
 
 
 @pytest.mark.parametrize("source", [GOOD, GOOD.replace("8.0", "8"), GOOD.replace("The graph.", "Print.")])
