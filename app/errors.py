@@ -73,6 +73,7 @@ class PromptError(ComfybusError):
         location: Field of the request at fault, if one is.
         node: The node at fault, if one is.
         node_errors: ComfyUI's own findings per node, if it refused the graph.
+        saved: What ComfyUI listed as outputs before the end, as in its history; removed after the answer.
     """
 
     code: ClassVar[ErrorCode] = "internal"
@@ -90,6 +91,7 @@ class PromptError(ComfybusError):
         self.location = location
         self.node = node
         self.node_errors = node_errors
+        self.saved: dict[str, Any] = {}
 
 
 class InvalidRequest(PromptError):

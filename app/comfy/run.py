@@ -302,8 +302,10 @@ class Runs:
                 return entry
             case Failed():
                 raise failure(end)
-            case Interrupted():
-                raise Cancelled("the prompt was interrupted in ComfyUI by somebody else")
+            case Interrupted(entry):
+                interrupted = Cancelled("the prompt was interrupted in ComfyUI by somebody else")
+                interrupted.saved = entry.outputs
+                raise interrupted
             case ExecutionThreadDead():
                 self._on_hung("it runs nothing any more")
                 raise ComfyUnavailable("ComfyUI answers but runs nothing any more; restart it")
@@ -318,9 +320,12 @@ def failure(end: Failed) -> ExecutionFailed:
     node = end.node
     where = f"node {node.node_id} ({node.class_type})" if node else "a node"
     kind = f"{node.exception_type}: " if node and node.exception_type else ""
+    error: ExecutionFailed
     if end.out_of_memory:
-        return OutOfMemory(
-            f"{where} ran out of GPU memory: {end.message}; ask for less (size, batch) or use a larger GPU", node=node
-        )
-    location = f"prompt.{node.node_id}" if node else None
-    return ExecutionFailed(f"{where} failed: {kind}{end.message}", node=node, location=location)
+        cure = "ask for less (size, batch) or use a larger GPU"
+        error = OutOfMemory(f"{where} ran out of GPU memory: {end.message}; {cure}", node=node)
+    else:
+        location = f"prompt.{node.node_id}" if node else None
+        error = ExecutionFailed(f"{where} failed: {kind}{end.message}", node=node, location=location)
+    error.saved = end.entry.outputs
+    return error

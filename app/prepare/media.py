@@ -81,6 +81,7 @@ class MediaInputs:
             InputRefused: It will not be there on a second try either.
             InputUnavailable: It is not to be had now.
         """
+        self._check_paths(row)
         source = await self._read(text)
         if isinstance(source, Named):
             return self._name(source, row)
@@ -98,6 +99,7 @@ class MediaInputs:
         self, value: str | Sequence[str], row: Media, credentials: Sequence[Credential], name: str, hold: Hold
     ) -> str:
         """A directory of images from a list of media, or from one archive of images; raises as ``prepare`` does."""
+        self._check_paths(row)
         if isinstance(value, str):
             source = await self._read(value, directory=True)
             if isinstance(source, Named):
@@ -172,6 +174,11 @@ class MediaInputs:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(lambda: shutil.rmtree(path, ignore_errors=True))
+
+    def _check_paths(self, row: Media) -> None:
+        """Refuse before anything is fetched what could not be named afterwards."""
+        if row.by_path and self._places.input_dir is None:
+            raise InputRefused(_NEEDS_PATH)
 
     def _name(self, source: Named, row: Media) -> str:
         if not row.by_path:

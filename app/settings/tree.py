@@ -18,10 +18,13 @@ from brokers.channels import Names
 __all__ = ["Settings"]
 
 SYSTEM_META = "SYSTEM_META_"
+SALAD = "salad_"
 _NOT_IN_A_WORKER_ID = re.compile(r"[^A-Za-z0-9_-]")
 
 Events = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.event_names)]
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.name_list)]
+# A variable that is set and empty names no file.
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 
 class Settings(BaseSettings):
@@ -52,6 +55,15 @@ class Settings(BaseSettings):
     always_restart_comfyui: bool = True
     startup_check_interval_s: float = Field(default=1, gt=0)
     startup_check_max_tries: int = Field(default=20, ge=1)
+    comfy_memory_limit_gb: float = Field(default=0, ge=0)
+
+    # What is installed and run before the first request.
+    manifest: OptionalPath = None
+    manifest_json: SecretStr | None = None
+    comfy_python: OptionalPath = None
+    setup_timeout_s: float = Field(default=3600, gt=0)
+    warmup_prompt_file: OptionalPath = None
+    warmup_prompt_url: SecretStr | None = None
 
     # Prompts.
     max_in_flight: int = Field(default=4, ge=1, le=1024)
@@ -96,6 +108,16 @@ class Settings(BaseSettings):
     http_proxy: SecretStr | None = None
     https_proxy: SecretStr | None = None
     no_proxy: str = ""
+
+    # Salad: who this instance is; any of them set means that it runs there.
+    salad_organization_name: str = ""
+    salad_organization_id: str = ""
+    salad_project_name: str = ""
+    salad_project_id: str = ""
+    salad_container_group_name: str = ""
+    salad_container_group_id: str = ""
+    salad_instance_id: str = ""
+    salad_machine_id: str = ""
 
     # Events, HTTP, logs.
     system_events: Events | None = None
@@ -146,9 +168,16 @@ class Settings(BaseSettings):
         return frozenset(chosen) & frozenset(checks.COMFY_EVENTS)
 
     @property
+    def salad_metadata(self) -> dict[str, str]:
+        """Each SALAD_* variable that is set, by its name in lower case; empty elsewhere than on Salad."""
+        fields = (name for name in type(self).model_fields if name.startswith(SALAD))
+        return {name: value for name in fields if (value := getattr(self, name))}
+
+    @property
     def system_metadata(self) -> dict[str, str]:
-        """The SYSTEM_META_<key> variables by key, as metadata of system and storage events."""
-        return {name[len(SYSTEM_META) :]: value for name, value in os.environ.items() if name.startswith(SYSTEM_META)}
+        """Metadata of system and storage events: the SYSTEM_META_<key> variables by key, and those of Salad."""
+        named = {name[len(SYSTEM_META) :]: value for name, value in os.environ.items() if name.startswith(SYSTEM_META)}
+        return {**self.salad_metadata, **named}
 
     @property
     def names(self) -> Names:

@@ -138,17 +138,21 @@ class Carrier:
         """
         file = PartialFile(into, self._limit_bytes)
         await disk(file.look)
-        before = [file.size]
+        most = file.size
+
+        def moved() -> bool:
+            """Whether bytes are here that never were before; those given up and fetched again are no progress."""
+            nonlocal most
+            grown = file.size >= most + _WORTH_BYTES
+            most = max(most, file.size)
+            return grown
 
         async def step() -> tuple[Mapping[str, str], URL, str]:
-            before[0] = file.size
             headers, url = await self._receive_once(await make(), file, progress, explain)
             return headers, url, await disk(file.finish)
 
         try:
-            headers, url, sha256 = await retrying(
-                step, self._timings, where=where, moved=lambda: file.size >= before[0] + _WORTH_BYTES
-            )
+            headers, url, sha256 = await retrying(step, self._timings, where=where, moved=moved)
         finally:
             file.close()
         return Received(file.size, sha256, headers, url)

@@ -204,9 +204,9 @@ class Performer:
             fitting = self._bare_event(job, event)
         stored = await job.delivery.settle(self.maker.terminal(fitting, job.key, job.intake.headers), letter)
         self._count(job, outcome, stored=stored)
-        if isinstance(outcome, Complete):
-            for ref in outcome.refs:
-                await self.reader.remove(ref, job.key.id)
+        refs = outcome.refs if isinstance(outcome, Complete) else list_outputs(outcome.error.saved, {})
+        for ref in refs:
+            await self.reader.remove(ref, job.key.id)
         await job.remove_scratch()
 
     def _fits(self, job: Job, event: PromptComplete | PromptFailed) -> bool:

@@ -6,7 +6,7 @@ and one may be missed in an outage. So terminal events are always read from thei
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 
 import anyio
@@ -78,6 +78,9 @@ async def _until_terminal(
         with suppress(BrokerUnavailable):
             found = await last_terminal(link, request_id)
             if found is not None and _replay_of(found) >= replay:
+                for waiting in _waiting(heard):
+                    if channel_of(link.names, waiting.subject) is Channel.PROGRESS:
+                        yield EventMessage(Channel.PROGRESS, waiting.data, waiting.headers or {})
                 yield found
                 return
         wait_s = LOOK_EVERY_S if message is None else LOOK_AGAIN_S
@@ -112,6 +115,12 @@ async def _for_ever(
                 async for one in stored:
                     yield _event(names, one)
         wait_s = LOOK_AGAIN_S if channel in TERMINAL else LOOK_EVERY_S
+
+
+def _waiting(heard: MemoryObjectReceiveStream[Msg]) -> Iterator[Msg]:
+    with suppress(anyio.WouldBlock):
+        while True:
+            yield heard.receive_nowait()
 
 
 async def _next(heard: MemoryObjectReceiveStream[Msg], wait_s: float) -> Msg | None:

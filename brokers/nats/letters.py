@@ -80,13 +80,15 @@ def letter_headers(original: Mapping[str, str], origin: RequestOrigin, letter: L
         ours["comfybus-replay"] = str(letter.replay)
     taken = {name.lower() for name in ours} | {BODY_BYTES, OMITTED}
     found, unsendable = dict[str, str](), list[str]()
+    # What a replay added is no original, and is said anew by ours.
+    of_replay = {"comfybus-id", "comfybus-replay"}
+    if any(name.lower() == "comfybus-replay" for name in original):
+        of_replay.add(MESSAGE_ID.lower())
     for name, value in original.items():
         lower = name.lower()
         if not can_be_sent(name):
             unsendable.append(safe(name))
-        elif lower in ("comfybus-id", "comfybus-replay"):
-            continue  # of a replay, and said anew by ours
-        else:
+        elif lower not in of_replay:
             kept = lower.startswith("nats-") or lower in taken
             found[f"{ORIGINAL}{name}" if kept else name] = safe(value)
     if unsendable:

@@ -52,6 +52,7 @@ class Link:
         self._closing = False
         self._denied: deque[str] = deque(maxlen=RECENT_DENIALS)
         self._denials = 0
+        self._under_way: set[anyio.CancelScope] = set()
 
     # --- life
 
@@ -156,6 +157,8 @@ class Link:
         log.debug("nats reports", error=type(exc).__name__, detail=text)
 
     async def _on_lost(self) -> None:
+        for scope in self._under_way:
+            scope.cancel()
         if self._closing:
             return
         log.warning("connection to NATS lost", reason=str(self._last_error or "closed by the server"))
@@ -182,14 +185,22 @@ class Link:
         if not self.is_connected:
             raise BrokerUnavailable(f"{what}: the connection to NATS is lost; it is being restored")
         before = self._denials
+        # What was asked before the connection was lost is not answered after it: no need to wait out its timeout.
+        scope = anyio.CancelScope()
+        self._under_way.add(scope)
         try:
-            yield
+            with scope:
+                yield
         except BrokerError:
             raise
         except FOREIGN as exc:
             recent = list(self._denied)[-(self._denials - before) :] if self._denials > before else []
             denied = next((text for text in recent if f'"{subject.lower()}' in text), "")
             raise translated(what, exc, denied) from exc
+        finally:
+            self._under_way.discard(scope)
+        if scope.cancelled_caught:
+            raise BrokerUnavailable(f"{what}: the connection to NATS was lost; it is being restored")
 
     async def store(self, what: str, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Publish into a stream; returns the sequence once the server has confirmed it.

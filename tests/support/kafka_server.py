@@ -173,6 +173,9 @@ class KafkaServer:
             "group.min.session.timeout.ms": "500",
             "group.initial.rebalance.delay.ms": "0",
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+            # A broker killed without a word may register again when its session has ended.
+            "broker.session.timeout.ms": "1000",
+            "broker.heartbeat.interval.ms": "200",
             "num.network.threads": "2",
             "num.io.threads": "4",
             "num.recovery.threads.per.data.dir": "2",

@@ -91,3 +91,14 @@ def test_files_have_one_job() -> None:
         path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for p in ALLOWED for path in sources(p)
     }
     assert {name: lines for name, lines in long.items() if lines > 420} == {}
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    """A claim in docs/ points to a test that is there."""
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        for where, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+            path = ROOT / where
+            assert path.exists(), f"{page.name} names {where}"
+            assert re.search(rf"def {name}\b", path.read_text()), f"{page.name} names {where}::{name}"
+        for where in re.findall(r"`(tests/[\w/]+\.py)`", page.read_text()):
+            assert (ROOT / where).exists(), f"{page.name} names {where}"

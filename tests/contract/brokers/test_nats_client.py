@@ -14,7 +14,8 @@ import pytest
 
 from brokers.base import BrokerRefused, BrokerUnavailable, Bus, EventMessage, Letter, Message, MessageTooLarge
 from brokers.channels import Channel
-from brokers.nats import NatsClient
+from brokers.embedded import run_embedded
+from brokers.nats import NatsClient, NatsConfig
 from tests.support.broker_harness import NatsHarness, answer, eventually, take, take_claimed
 
 pytestmark = pytest.mark.anyio
@@ -49,9 +50,7 @@ async def test_a_submitted_request_reaches_a_worker(nats_server: NatsHarness, cl
 
 
 async def test_what_cannot_be_submitted(nats_server: NatsHarness, client: NatsClient) -> None:
-    """No stream, no usable id, no name of a header, no room: each is an error with a cure, and the next one works."""
-    with pytest.raises(BrokerUnavailable, match="a worker creates"):
-        await client.submit(b"{}", request_id="a")
+    """No usable id, no name of a header, no room: each is an error with a cure, and the next one works."""
     async with nats_server.bus() as bus:
         for wrong in ("", "*", "a.b", ">", "a b"):
             with pytest.raises(BrokerRefused, match="no request id"):
@@ -64,6 +63,26 @@ async def test_what_cannot_be_submitted(nats_server: NatsHarness, client: NatsCl
             await client.submit(b"", {"a": "b" * 70_000}, request_id="a")
         await client.submit(b"{}", request_id="a")
         await take(bus)
+
+
+async def test_without_streams_a_client_says_so(tmp_path: Path) -> None:
+    """Before the first worker nothing can be submitted, followed or listed, and the sentences name the cure."""
+    async with (
+        run_embedded(tmp_path) as server,
+        NatsClient(NatsConfig(servers=(server.url,))).open() as client,
+    ):
+        for sending in (client.submit(b"{}", request_id="a"), client.command(b"{}")):
+            with pytest.raises(BrokerUnavailable, match="a worker creates what is missing"):
+                await sending
+        with pytest.raises(BrokerUnavailable, match="its stream is missing"):
+            await client.last_terminal("a")
+        assert [one async for one in client.dead_letters()] == []
+        assert await client.workers() == []
+        with anyio.move_on_after(0.3) as scope:
+            async with client.follow("a") as events:
+                async for _ in events:
+                    raise AssertionError
+        assert scope.cancelled_caught
 
 
 async def test_a_prompt_is_followed_to_its_end(nats_server: NatsHarness, client: NatsClient) -> None:

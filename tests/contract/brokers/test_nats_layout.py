@@ -75,9 +75,7 @@ async def test_what_exists_is_left_as_it_is(nats_server: NatsHarness) -> None:
     await js.add_stream(name="comfyui-request", subjects=["comfyui.prompt.request"], retention="workqueue")
     await js.add_consumer(
         "comfyui-request",
-        api.ConsumerConfig(
-            durable_name="worker", ack_policy=api.AckPolicy.EXPLICIT, ack_wait=7, max_ack_pending=5
-        ),
+        api.ConsumerConfig(durable_name="worker", ack_policy=api.AckPolicy.EXPLICIT, ack_wait=7, max_ack_pending=5),
     )
     with capture_logs() as logs:
         async with nats_server.bus() as bus:

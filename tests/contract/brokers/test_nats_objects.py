@@ -57,9 +57,7 @@ async def test_memory_does_not_grow_with_the_file(bus: NatsBus, tmp_path: Path) 
     assert target.read_bytes() == source.read_bytes()
 
 
-async def test_every_nats_client_can_read_and_write_it(
-    nats_server: NatsHarness, bus: NatsBus, tmp_path: Path
-) -> None:
+async def test_every_nats_client_can_read_and_write_it(nats_server: NatsHarness, bus: NatsBus, tmp_path: Path) -> None:
     """The format is that of nats-py's own object store, in both directions."""
     body = os.urandom(300_000)
     (tmp_path / "source").write_bytes(body)

@@ -86,9 +86,7 @@ async def test_a_refusal_that_stays(place: Place, opened: Open, proxy: FaultProx
     assert download.value.retryable
 
 
-async def test_cut_download(
-    place: Place, opened: Open, proxy: FaultProxy, source: Path, tmp_path: Path
-) -> None:
+async def test_cut_download(place: Place, opened: Open, proxy: FaultProxy, source: Path, tmp_path: Path) -> None:
     """A download that is cut goes on where it stopped, and the whole file arrives."""
     await store(place, opened, source, "cut.bin")
     async with opened(place.access(proxy.url), cache_dir=tmp_path / "fresh") as stores:
@@ -118,9 +116,7 @@ async def test_download_cut_for_ever(
             assert whole((await stores.fetch(place.url("cut.bin", proxy.url), in_use=hold)).path, source)
 
 
-async def test_stalled_download(
-    place: Place, opened: Open, proxy: FaultProxy, source: Path, tmp_path: Path
-) -> None:
+async def test_stalled_download(place: Place, opened: Open, proxy: FaultProxy, source: Path, tmp_path: Path) -> None:
     """A server that falls silent in the middle is left after the stall limit, every time it does."""
     await store(place, opened, source, "stall.bin")
     cache = tmp_path / "fresh"

@@ -67,6 +67,7 @@ class FaultProxy:
         self.breaks: list[Break] = []
         self.seen: list[Exchange] = []
         self.silent = False
+        self._never: asyncio.Event
         self._server: asyncio.Server
 
     @property
@@ -74,6 +75,8 @@ class FaultProxy:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
+        # Kept here: a task that waits for something nobody else knows would be collected as garbage.
+        self._never = asyncio.Event()
         self._server = await asyncio.start_server(self._client, "127.0.0.1", 0, limit=BUFFER)
         self.port = int(self._server.sockets[0].getsockname()[1])
 
@@ -86,7 +89,7 @@ class FaultProxy:
             head = await reader.readuntil(b"\r\n\r\n")
             broken = self._meet(head)
             if self.silent:
-                await asyncio.Event().wait()
+                await self._never.wait()
             if broken is not None and broken.status is not None:
                 lines = "".join(f"{name}: {value}\r\n" for name, value in broken.headers.items())
                 writer.write(
@@ -160,7 +163,7 @@ class FaultProxy:
                 writer.write(data[: limit - sent])
                 await writer.drain()
                 if broken.stall_after is not None:
-                    await asyncio.Event().wait()
+                    await self._never.wait()
                 return
             sent += len(data)
             writer.write(data)

@@ -66,3 +66,6 @@ async def test_nodes_that_open_paths(remote: World) -> None:
     for value in ("https://host/x", "name.png"):
         with pytest.raises(InputRefused, match="INPUT_DIR"):
             await remote.prepare(node("VHS_LoadImagePath", image=value))
+        with pytest.raises(InputRefused, match="INPUT_DIR"):
+            await remote.prepare(node("VHS_LoadImagesPath", directory=[value]))
+    assert remote.source.asked == remote.comfy.asked == []
