@@ -25,8 +25,8 @@ __all__ = ["METADATA_LIMIT_BYTES", "Finished", "Mark", "Noted", "Tracker"]
 # Kafka refuses metadata over `offset.metadata.max.bytes`, 4096 unless configured; the rest is room for what is
 # already in hand to grow.
 METADATA_LIMIT_BYTES = 3000
-# One more offset with a record without a fault, as JSON.
-_ENTRY_BYTES = 40
+# So many fit whatever their records become, faults aside.
+_ALWAYS_FIT = 60
 # Below this, compressing saves nothing that matters and the metadata stays readable.
 _PLAIN_BYTES = 1000
 _COMPRESSED = "z:"
@@ -143,11 +143,13 @@ class Tracker:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more may be taken without the metadata becoming too long for Kafka."""
-        if len(self._unfinished) * _ENTRY_BYTES * 2 < METADATA_LIMIT_BYTES:
+        """Whether one more may be taken: the metadata would not become too long, whatever the records become."""
+        if len(self._unfinished) < _ALWAYS_FIT:
             return True
-        metadata = self._encode(self.low, _FAULT_LIMITS[-1])
-        return len(metadata) + _ENTRY_BYTES <= METADATA_LIMIT_BYTES
+        grown = {
+            offset: _grown(offset, tries) for offset, tries in (*self._unfinished.items(), (self._position, _NOTHING))
+        }
+        return len(Tracker(self._position + 1, grown)._encode(self.low, 0)) <= METADATA_LIMIT_BYTES
 
     def _encode(self, low: int, fault_limit: int) -> str:
         if self._position == low:
@@ -169,6 +171,17 @@ def _decode(metadata: str) -> Any:
     if not isinstance(document, dict) or document.get("v") != _VERSION:
         raise ValueError("metadata of somebody else")
     return document
+
+
+def _grown(offset: int, tries: Tries) -> Tries:
+    """The record as long as it can become, without a fault; the time spreads, so that it compresses as badly."""
+    return Tries(
+        attempt=max(tries.attempt, 10),
+        begun=True,
+        started_ms=tries.started_ms or 10**12 + offset * 2_654_435_761 % 10**12,
+        failures=max(tries.failures, 1),
+        stopped=tries.stopped or "cancelled",
+    )
 
 
 def _write_entry(delta: int, tries: Tries, fault_limit: int) -> Any:
