@@ -136,7 +136,7 @@ class Tracker:
         """What to commit; faults are shortened where the metadata would become too long."""
         low = self.low
         for fault_limit in _FAULT_LIMITS:
-            metadata = self._encode(low, fault_limit)
+            metadata = _encode(low, self._position, self._unfinished, fault_limit)
             if len(metadata) <= METADATA_LIMIT_BYTES:
                 break
         return Mark(low, metadata)
@@ -146,19 +146,19 @@ class Tracker:
         """Whether one more may be taken: the metadata would not become too long, whatever the records become."""
         if len(self._unfinished) < _ALWAYS_FIT:
             return True
-        grown = {
-            offset: _grown(offset, tries) for offset, tries in (*self._unfinished.items(), (self._position, _NOTHING))
-        }
-        return len(Tracker(self._position + 1, grown)._encode(self.low, 0)) <= METADATA_LIMIT_BYTES
+        grown = {offset: _grown(offset, tries) for offset, tries in self._unfinished.items()}
+        grown[self._position] = _grown(self._position, _NOTHING)
+        return len(_encode(self.low, self._position + 1, grown, 0)) <= METADATA_LIMIT_BYTES
 
-    def _encode(self, low: int, fault_limit: int) -> str:
-        if self._position == low:
-            return ""
-        entries = [_write_entry(offset - low, tries, fault_limit) for offset, tries in self._unfinished.items()]
-        text = json.dumps({"v": _VERSION, "n": self._position - low, "u": entries}, separators=(",", ":"))
-        if len(text) <= _PLAIN_BYTES:
-            return text
-        return _COMPRESSED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+def _encode(low: int, position: int, unfinished: Mapping[int, Tries], fault_limit: int) -> str:
+    if position == low:
+        return ""
+    entries = [_write_entry(offset - low, tries, fault_limit) for offset, tries in unfinished.items()]
+    text = json.dumps({"v": _VERSION, "n": position - low, "u": entries}, separators=(",", ":"))
+    if len(text) <= _PLAIN_BYTES:
+        return text
+    return _COMPRESSED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def _decode(metadata: str) -> Any:

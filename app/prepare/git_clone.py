@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import anyio.to_thread
@@ -112,6 +112,8 @@ class GitClone:
 
     async def _clone(self, base: str, revision: str | None, credentials: Sequence[Credential], part: Path) -> None:
         environment = self._environment(base, credentials)
+        parts = urlsplit(base)
+        base = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         await self._git(["init", "--quiet", str(part)], environment, part)
         # A fetch takes a branch, a tag or a commit alike; the revision is no option even if it begins with a dash.
         reference = ["fetch", "--quiet", "--depth", "1", "--no-tags", "--end-of-options", base, revision or "HEAD"]
@@ -169,12 +171,14 @@ class GitClone:
     def _environment(self, base: str, credentials: Sequence[Credential]) -> dict[str, str]:
         """Variables for git. Secrets travel in them, never in arguments, which everybody on the machine can list."""
         config = dict(_CONFIG)
+        parts = urlsplit(base)
         auth = find_auth(credentials, base)
         if isinstance(auth, BearerAuth):
             config["http.extraHeader"] = f"Authorization: Bearer {auth.token.get_secret_value()}"
         elif isinstance(auth, BasicAuth):
-            pair = base64.b64encode(f"{auth.username}:{auth.password.get_secret_value()}".encode()).decode()
-            config["http.extraHeader"] = f"Authorization: Basic {pair}"
+            config["http.extraHeader"] = _basic(auth.username, auth.password.get_secret_value())
+        elif parts.username is not None:
+            config["http.extraHeader"] = _basic(unquote(parts.username), unquote(parts.password or ""))
         numbered = enumerate(config.items())
         pairs = {
             f"GIT_CONFIG_{part}_{i}": text
@@ -183,6 +187,10 @@ class GitClone:
         }
         path = {"PATH": os.environ.get("PATH", os.defpath)}
         return {**path, **self._proxies, **_ENVIRONMENT, **pairs, "GIT_CONFIG_COUNT": str(len(config))}
+
+
+def _basic(username: str, password: str) -> str:
+    return f"Authorization: Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
 def split_revision(url: str) -> tuple[str, str | None]:

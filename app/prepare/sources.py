@@ -25,7 +25,8 @@ __all__ = [
     "unwrap",
 ]
 
-_URL: Final = re.compile(r"(https?|s3|hf)://", re.IGNORECASE)
+# Those of OUTPUT_STORE too: the output of one prompt may be the input of the next. What may be read there, the stores say.
+_URL: Final = re.compile(r"(https?|s3|hf|nats|file)://", re.IGNORECASE)
 _SPACE: Final = re.compile(r"\s+")
 _ANNOTATIONS: Final = (" [input]", " [output]", " [temp]")
 _LONGEST_NAME: Final = 4096

@@ -9,7 +9,7 @@ from nats.js.errors import NotFoundError
 from brokers.base import BrokerError, BrokerRefused, Check
 from brokers.nats.connection import NatsConfig
 from brokers.nats.layout import DURABLE, Wanted, unfit_consumer, wanted_streams
-from brokers.nats.link import Link
+from brokers.nats.link import Link, api_subject
 
 __all__ = ["check"]
 
@@ -33,7 +33,7 @@ async def check(link: Link, config: NatsConfig) -> list[Check]:
 
 
 async def _server(link: Link) -> Check:
-    with link.doing("ask for JetStream"):
+    with link.doing("ask for JetStream", api_subject("INFO")):
         account = await link.js.account_info()
     version = link.client.connected_server_version
     return Check(
@@ -44,7 +44,7 @@ async def _server(link: Link) -> Check:
 
 
 async def _stream(link: Link, wanted: Wanted) -> Check:
-    with link.doing(f"look at the stream {wanted.name}"):
+    with link.doing(f"look at the stream {wanted.name}", api_subject(f"STREAM.INFO.{wanted.name}")):
         try:
             info = await link.js.stream_info(wanted.name)
         except NotFoundError:
@@ -57,7 +57,7 @@ async def _stream(link: Link, wanted: Wanted) -> Check:
 
 async def _consumer(link: Link, config: NatsConfig) -> Check:
     stream = config.names.request_stream
-    with link.doing(f"look at the consumer {DURABLE} of {stream}"):
+    with link.doing(f"look at the consumer {DURABLE} of {stream}", api_subject("CONSUMER.INFO")):
         try:
             info = await link.js.consumer_info(stream, DURABLE)
         except NotFoundError:

@@ -14,7 +14,7 @@ from brokers.nats import checks, dlq, follow
 from brokers.nats.connection import NatsConfig
 from brokers.nats.headers import can_be_sent, safe
 from brokers.nats.letters import MESSAGE_ID
-from brokers.nats.link import Link
+from brokers.nats.link import Link, api_subject
 from brokers.nats.objects import NatsObjects, parse_url
 from schemas.envelope import usable_id
 
@@ -80,7 +80,7 @@ class NatsClient:
         """The last sign of life of each worker; see the protocol."""
         stream = self._names.event_stream
         everyone = self._names.subject(Channel.WORKER, "*", "*")
-        with self.link.doing("look for workers"):
+        with self.link.doing("look for workers", api_subject(f"STREAM.INFO.{stream}")):
             try:
                 info = await self.link.js.stream_info(stream, subjects_filter=everyone)
             except NotFoundError:

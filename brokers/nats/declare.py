@@ -11,7 +11,7 @@ from brokers.base import BrokerRefused
 from brokers.nats.connection import NatsConfig
 from brokers.nats.errors import NAME_IN_USE
 from brokers.nats.layout import DURABLE, Wanted, unfit_consumer, wanted_consumer, wanted_streams
-from brokers.nats.link import Link
+from brokers.nats.link import Link, api_subject
 
 __all__ = ["Declaration"]
 
@@ -51,7 +51,10 @@ class Declaration:
         self.lease_s = consumer.ack_wait or self._config.ack_wait_s
 
     async def _stream(self, wanted: Wanted) -> api.StreamConfig:
-        with self._link.doing(f"create the stream {wanted.name} for {wanted.purpose}"):
+        what = f"create the stream {wanted.name} for {wanted.purpose}"
+        with self._link.doing(
+            what, api_subject(f"STREAM.INFO.{wanted.name}"), api_subject(f"STREAM.CREATE.{wanted.name}")
+        ):
             try:
                 found = (await self._link.js.stream_info(wanted.name)).config
             except NotFoundError:
@@ -69,7 +72,7 @@ class Declaration:
 
     async def _consumer(self) -> api.ConsumerConfig:
         stream = self._config.names.request_stream
-        with self._link.doing(f"create the consumer {DURABLE} of {stream}"):
+        with self._link.doing(f"create the consumer {DURABLE} of {stream}", api_subject("CONSUMER.")):
             try:
                 info: api.ConsumerInfo = await self._link.js.consumer_info(stream, DURABLE)
             except NotFoundError:

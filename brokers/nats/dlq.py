@@ -14,7 +14,7 @@ from brokers.base import BrokerRefused, DeadLetter, MessageTooLarge
 from brokers.channels import Channel
 from brokers.nats.errors import StreamMissing
 from brokers.nats.letters import BODY_BYTES, DATAREF, MESSAGE_ID, ORIGINAL
-from brokers.nats.link import Link
+from brokers.nats.link import Link, api_subject
 from brokers.nats.objects import NatsObjects, parse_url
 from brokers.nats.stored import StoredMessage
 
@@ -30,7 +30,7 @@ log = structlog.get_logger("comfybus.nats")
 async def letters(link: Link) -> AsyncIterator[DeadLetter]:
     """Every letter that was there at the start, oldest first; the server leaves the bodies out."""
     stream = link.names.dead_letter_stream
-    with link.doing("list the dead letters"):
+    with link.doing("list the dead letters", api_subject("CONSUMER.CREATE")):
         config = api.ConsumerConfig(
             ack_policy=api.AckPolicy.NONE, headers_only=True, inactive_threshold=READER_KEPT_S, mem_storage=True
         )
@@ -42,7 +42,7 @@ async def letters(link: Link) -> AsyncIterator[DeadLetter]:
     left = int(consumer.num_pending or 0)
     try:
         while left > 0:
-            with link.doing("list the dead letters"):
+            with link.doing("list the dead letters", api_subject("CONSUMER.MSG.NEXT")):
                 batch = await reader.fetch(min(BATCH, left), timeout=ANSWER_WITHIN_S)
             left -= len(batch)
             for message in batch:
@@ -97,7 +97,7 @@ async def replay(link: Link, letter: DeadLetter) -> int:
         # It was as large as the broker takes without what a replay adds: only the reference fits.
         headers[DATAREF] = await _reference(link, letter, stored)
         await link.store("replay a dead letter", subject, b"", headers)
-    with link.doing("remove a replayed letter"):
+    with link.doing("remove a replayed letter", api_subject("STREAM.MSG.DELETE")):
         await link.js.delete_msg(stream, stored.sequence)
     return number
 

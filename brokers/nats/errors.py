@@ -25,16 +25,13 @@ class StreamMissing(BrokerUnavailable):
     """The stream does not exist, for now: a worker creates it."""
 
 
-def translated(doing: str, exc: Exception, denied: str = "") -> BrokerError:
+def translated(doing: str, exc: Exception) -> BrokerError:
     """The broker error for an exception of nats-py.
 
     Args:
         doing: What was tried, as the beginning of the sentence.
         exc: What nats-py raised.
-        denied: What the server said it does not permit while this was tried.
     """
-    if denied:
-        return BrokerRefused(f"{doing}: the NATS user lacks a permission ({denied}); grant it")
     error: type[BrokerError] = BrokerUnavailable
     reason = f"no answer from NATS ({type(exc).__name__})"
     match exc:

@@ -23,7 +23,7 @@ from brokers.base import BrokerUnavailable, Claim, RequestKey, Tries
 from brokers.channels import Names
 from brokers.nats.answers import EXPECTED, Answers
 from brokers.nats.errors import StreamMissing
-from brokers.nats.link import Conflict, Link
+from brokers.nats.link import Conflict, Link, api_subject
 from brokers.nats.stored import StoredMessage
 
 __all__ = ["ClaimLost", "Held", "Ledger", "Place"]
@@ -171,7 +171,7 @@ class Ledger:
         await self._purge(self._subject(held.key), held.revision)
 
     async def _purge(self, subject: str, revision: int) -> None:
-        with self._link.doing("purge a claim", "$js.api.stream.purge"):
+        with self._link.doing("purge a claim", api_subject("STREAM.PURGE")):
             # `seq` is exclusive: nothing written later than this revision goes.
             await self._link.js.purge_stream(self._stream, seq=revision + 1, subject=subject)
 
@@ -187,9 +187,10 @@ class Ledger:
 
     async def made_anew_since(self, place: Place) -> bool:
         """Whether the work queue is a younger one than the request; its sequences then mean other requests."""
-        with self._link.doing("look at the work queue"):
+        stream = self._names.request_stream
+        with self._link.doing("look at the work queue", api_subject(f"STREAM.INFO.{stream}")):
             try:
-                created = (await self._link.js.stream_info(self._names.request_stream)).created
+                created = (await self._link.js.stream_info(stream)).created
             except NotFoundError:
                 return True
         return created is not None and created > place.time
@@ -216,7 +217,7 @@ class Ledger:
     async def sweep(self) -> int:
         """Remove the entries whose request is no longer in the work queue (a crash after its ack); how many."""
         removed = 0
-        with self._link.doing("list the claims", "$js.api.stream.info"):
+        with self._link.doing("list the claims", api_subject(f"STREAM.INFO.{self._stream}")):
             info = await self._link.js.stream_info(self._stream, subjects_filter=">")
         for subject in info.state.subjects or {}:
             request_id, _, number = subject.removeprefix(f"$KV.{self._names.ledger_bucket}.").rpartition(".")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -22,11 +22,10 @@ from brokers.nats.headers import HEADERS_LIMIT_BYTES, encoded_size
 from brokers.nats.lasting import LastingBroker
 from brokers.nats.stored import StoredMessage, from_leader
 
-__all__ = ["Conflict", "Link"]
+__all__ = ["Conflict", "Link", "api_subject"]
 
 CONFIRM_TIMEOUT_S = 5.0
 FAREWELL_S = 3.0
-RECENT_DENIALS = 64
 LOOK_EVERY_S = 0.5
 
 log = structlog.get_logger("comfybus.nats")
@@ -34,6 +33,26 @@ log = structlog.get_logger("comfybus.nats")
 
 class Conflict(Exception):
     """A compare-and-set lost: the subject's last sequence is not the expected one."""
+
+
+def api_subject(request: str) -> str:
+    """The subject of a request to JetStream."""
+    return f"$JS.API.{request}"
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """Something asked of the server and not answered yet."""
+
+    subjects: tuple[str, ...]
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    denied: str = ""
+
+    def deny(self, what: str) -> None:
+        """The server denies a permission, and says for which subject, in lower case."""
+        if any(f'"{subject}' in what for subject in self.subjects):
+            self.denied = what
+            self.scope.cancel()
 
 
 class Link:
@@ -50,9 +69,7 @@ class Link:
         self._last_error: Exception | None = None
         self._refused = False
         self._closing = False
-        self._denied: deque[str] = deque(maxlen=RECENT_DENIALS)
-        self._denials = 0
-        self._under_way: set[anyio.CancelScope] = set()
+        self._under_way: list[_Attempt] = []
 
     # --- life
 
@@ -148,17 +165,17 @@ class Link:
     async def _on_error(self, exc: Exception) -> None:
         text = str(exc) or type(exc).__name__
         self._last_error = exc if str(exc) else nats.errors.Error(text)
-        if "permissions violation" in text:
-            self._denials += 1
-            self._denied.append(text.removeprefix("nats: permissions violation for "))
+        if (denied := text.removeprefix("nats: permissions violation for ")) != text:
+            for attempt in self._under_way:
+                attempt.deny(denied)
         elif "authorization" in text.lower() or "authentication" in text.lower():
             self._refused = True
             self._first_attempt.cancel()
         log.debug("nats reports", error=type(exc).__name__, detail=text)
 
     async def _on_lost(self) -> None:
-        for scope in self._under_way:
-            scope.cancel()
+        for attempt in self._under_way:
+            attempt.scope.cancel()
         if self._closing:
             return
         log.warning("connection to NATS lost", reason=str(self._last_error or "closed by the server"))
@@ -175,31 +192,32 @@ class Link:
     # --- operations
 
     @contextmanager
-    def doing(self, what: str, subject: str = "$js.") -> Iterator[None]:
-        """Translate what goes wrong inside; at once when the connection is lost, since nats-py would send it later.
+    def doing(self, what: str, *subjects: str) -> Iterator[None]:
+        """Translate what goes wrong inside, and do not wait for an answer that cannot come any more.
+
+        Raises at once when the connection is lost (nats-py would send later what is no longer wanted), when it gets
+        lost meanwhile, and when the server denies the permission.
 
         Args:
             what: The beginning of the sentence in the error.
-            subject: What is sent to begins with this; a permission the server denies for it is named in the error.
+            subjects: What is sent to begins with one of these.
         """
         if not self.is_connected:
             raise BrokerUnavailable(f"{what}: the connection to NATS is lost; it is being restored")
-        before = self._denials
-        # What was asked before the connection was lost is not answered after it: no need to wait out its timeout.
-        scope = anyio.CancelScope()
-        self._under_way.add(scope)
+        attempt = _Attempt(tuple(subject.lower() for subject in subjects))
+        self._under_way.append(attempt)
         try:
-            with scope:
+            with attempt.scope:
                 yield
         except BrokerError:
             raise
         except FOREIGN as exc:
-            recent = list(self._denied)[-(self._denials - before) :] if self._denials > before else []
-            denied = next((text for text in recent if f'"{subject.lower()}' in text), "")
-            raise translated(what, exc, denied) from exc
+            raise translated(what, exc) from exc
         finally:
-            self._under_way.discard(scope)
-        if scope.cancelled_caught:
+            self._under_way.remove(attempt)
+        if attempt.denied:
+            raise BrokerRefused(f"{what}: the NATS user lacks a permission ({attempt.denied}); grant it")
+        if attempt.scope.cancelled_caught:
             raise BrokerUnavailable(f"{what}: the connection to NATS was lost; it is being restored")
 
     async def store(self, what: str, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
@@ -237,7 +255,7 @@ class Link:
             BrokerUnavailable: No answer, or the stream is missing.
             BrokerRefused: The server refuses.
         """
-        subject = f"$JS.API.STREAM.MSG.GET.{stream}"
+        subject = api_subject(f"STREAM.MSG.GET.{stream}")
         with self.doing(what, subject):
             reply = await self.client.request(subject, json.dumps(query).encode(), timeout=CONFIRM_TIMEOUT_S)
             answer = json.loads(reply.data)

@@ -26,7 +26,7 @@ from nats.js.errors import NotFoundError
 
 from brokers.base import BrokerError, BrokerRefused
 from brokers.nats.errors import NAME_IN_USE, StreamMissing
-from brokers.nats.link import Link
+from brokers.nats.link import Link, api_subject
 
 __all__ = ["NatsObjects", "parse_url"]
 
@@ -141,7 +141,7 @@ class NatsObjects:
     async def _forget(self, nuid: str) -> None:
         """Remove pieces that nothing refers to; what cannot be removed goes when the bucket's time is over."""
         try:
-            with self._link.doing("remove pieces of an object"):
+            with self._link.doing("remove pieces of an object", api_subject("STREAM.PURGE")):
                 await self._link.js.purge_stream(self._stream, subject=self._piece_subject(nuid))
         except BrokerError:
             return
@@ -153,7 +153,10 @@ class NatsObjects:
             BrokerUnavailable: No answer.
             BrokerRefused: It may not be created.
         """
-        with self._link.doing(f"create the bucket {self.bucket}"):
+        what = f"create the bucket {self.bucket}"
+        with self._link.doing(
+            what, api_subject(f"STREAM.INFO.{self._stream}"), api_subject(f"STREAM.CREATE.{self._stream}")
+        ):
             try:
                 await self._link.js.stream_info(self._stream)
             except NotFoundError:

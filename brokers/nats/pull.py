@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from brokers.base import BrokerUnavailable
-from brokers.nats.link import Link
+from brokers.nats.link import Link, api_subject
 
 __all__ = ["NAK", "pull_one"]
 
@@ -48,7 +48,7 @@ async def pull_one(link: Link, consumer: tuple[str, str], wait_s: float, on_aliv
         BrokerUnavailable: The consumer is gone, or the server has fallen silent.
         BrokerRefused: A permission is missing.
     """
-    subject = f"$JS.API.CONSUMER.MSG.NEXT.{'.'.join(consumer)}"
+    subject = api_subject(f"CONSUMER.MSG.NEXT.{'.'.join(consumer)}")
     async with _Pull(link, on_alive) as pull:
         with link.doing("take requests", subject):
             await pull.begin(subject, wait_s)

@@ -8,7 +8,7 @@ from datetime import datetime
 from nats.js.errors import NotFoundError
 
 from brokers.nats.errors import StreamMissing
-from brokers.nats.link import Link
+from brokers.nats.link import Link, api_subject
 from brokers.nats.stored import StoredMessage
 
 __all__ = ["Tail"]
@@ -42,7 +42,7 @@ class Tail:
             BrokerUnavailable: No answer, or the stream is missing.
             BrokerRefused: A permission is missing.
         """
-        with self._link.doing(f"look at the stream {self._stream}"):
+        with self._link.doing(f"look at the stream {self._stream}", api_subject(f"STREAM.INFO.{self._stream}")):
             try:
                 info = await self._link.js.stream_info(self._stream)
             except NotFoundError as exc:

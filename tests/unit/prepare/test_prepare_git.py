@@ -13,9 +13,11 @@ from aiohttp import web
 from prepare_doubles import World
 
 from app.errors import InputRefused, InputUnavailable
+from app.prepare.git_address import AddressCheck
 from app.prepare.git_clone import GitClone, split_revision
 from app.prepare.repositories import Repositories
 from app.storage.faults import Fault
+from app.storage.guard import Guard
 from app.storage.stores import Hold
 from schemas.credentials import Credential
 
@@ -154,6 +156,49 @@ async def test_credentials(server: GitServer, tmp_path: Path) -> None:
     )
     await GitClone(anywhere, limit_bytes=10**9).into(f"{server.url}/model.git", [credential], tmp_path / "target")
     assert set(server.headers) == {"Basic dTpw"}
+
+
+async def test_user_info(server: GitServer, tmp_path: Path) -> None:
+    """A name and a password in the URL are used, and the place is named without them."""
+    server.add("model", MODEL)
+    url = server.url.replace("://", "://u:p%40@")
+    await GitClone(anywhere, limit_bytes=10**9).into(f"{url}/model.git", (), tmp_path / "target")
+    assert set(server.headers) == {"Basic dTpwQA=="}
+    with pytest.raises(InputRefused) as caught:
+        await GitClone(anywhere, limit_bytes=10**9).into(f"{url}/none.git", (), tmp_path / "other")
+    assert "u:p" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "url", "fine"),
+    [
+        ([], "http://127.0.0.1:1/x", False),
+        ([], "http://localhost:1/x", False),
+        ([], "http://169.254.169.254/x", False),
+        ([], "file:///etc", False),
+        ([], "http://8.8.8.8/x", True),
+        (["127.0.0.0/8", "::1/128"], "http://localhost:1/x", True),
+        (["localhost"], "http://localhost:1/x", True),
+        ([], "http://nowhere.invalid/x", False),
+    ],
+)
+async def test_which_addresses(allowed: list[str], url: str, fine: bool) -> None:
+    """Public addresses and those that the operator names, after the name is resolved."""
+    check = AddressCheck(Guard(allowed))
+    if fine:
+        await check(url)
+    else:
+        with pytest.raises(Fault):
+            await check(url)
+
+
+async def test_addresses_behind_a_proxy() -> None:
+    """A proxy resolves names itself; literal addresses and this machine's names are judged all the same."""
+    check = AddressCheck(Guard(), proxied=True)
+    await check("http://nowhere.invalid/x")
+    for url in ("http://localhost/x", "http://10.0.0.1/x"):
+        with pytest.raises(Fault):
+            await check(url)
 
 
 async def test_forbidden_addresses(server: GitServer, tmp_path: Path) -> None:
