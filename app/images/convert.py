@@ -21,7 +21,7 @@ from schemas.prompt import ConvertOutput
 __all__ = ["MAX_PIXELS", "MAX_PIXELS_OF_ALL_FRAMES", "Converter"]
 
 MAX_PIXELS: Final = 89_478_485
-"""Largest canvas: Pillow's own limit, 256 MiB of RGB, from which on it suspects a decompression bomb."""
+"""Largest canvas: Pillow's own limit, from which on it suspects a decompression bomb."""
 MAX_PIXELS_OF_ALL_FRAMES: Final = 1_000_000_000
 """Largest animation, all frames together: some 480 frames of 1080p, about two minutes of one core."""
 
@@ -36,7 +36,7 @@ class Converter:
     """Converts files in threads, a few at a time.
 
     Args:
-        parallel: Conversions at the same time; each takes one core and up to some 800 MB for the largest canvas.
+        parallel: Conversions at the same time; each takes one core and, for the largest canvas, up to 1 GB.
     """
 
     def __init__(self, parallel: int = 2) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Final
 
-from PIL import Image, ImageCms, ImageColor, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 __all__ = ["Unconvertible", "for_jpeg", "for_webp"]
 
@@ -18,39 +18,50 @@ class Unconvertible(Exception):
 
 
 def for_jpeg(source: Image.Image, background: str) -> tuple[Image.Image, bytes | None]:
-    """Upright pixels in L or RGB and the colour profile that goes with them.
+    """Upright pixels in L or RGB and the colour profile that goes with them; the source may be changed.
 
     Transparent pixels are laid over the background (sharp's default, and so comfyui-api's, is black).
     """
     image, profile = _upright(source), _profile(source)
     if image.has_transparency_data:
-        seen = Image.new("RGBA", image.size, ImageColor.getrgb(background))
-        seen.alpha_composite(image.convert("RGBA"))
-        return _with_profile(seen.convert("RGB"), profile)
-    image = image.convert("L") if image.mode == "1" else image
-    return _with_profile(image if image.mode in ("L", "CMYK") else image.convert("RGB"), profile)
+        image = _as(image, "RGBA")
+        seen = Image.new("RGB", image.size, background)
+        seen.paste(image, mask=image.getchannel("A"))
+        return _with_profile(seen, profile)
+    return _with_profile(_opaque(image), profile)
 
 
 def for_webp(source: Image.Image) -> tuple[Image.Image, bytes | None]:
-    """Upright pixels in RGB or RGBA and the colour profile that goes with them."""
+    """Upright pixels in RGB or RGBA and the colour profile that goes with them; the source may be changed."""
     image, profile = _upright(source), _profile(source)
     if image.has_transparency_data:
-        return _with_profile(image.convert("RGBA"), profile)
-    image = image.convert("L") if image.mode == "1" else image
-    ready, kept = _with_profile(image if image.mode in ("L", "CMYK") else image.convert("RGB"), profile)
+        return _with_profile(_as(image, "RGBA"), profile)
+    ready, kept = _with_profile(_opaque(image), profile)
     if ready.mode == "L" and kept:
         # WebP has no grey, so a profile for grey has to be used up.
         return _to_srgb(ready, kept), None
-    return ready.convert("RGB"), kept
+    return _as(ready, "RGB"), kept
 
 
 def _upright(source: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(source)
-    if image.mode in _DEEP:
-        return _eight_bit(image)
-    if image.mode in ("F", "LAB", "HSV"):
-        raise Unconvertible(f"pixels of mode {image.mode} have no counterpart")
-    return image
+    # In place, since the largest canvas takes 360 MB each time it is copied.
+    ImageOps.exif_transpose(source, in_place=True)
+    if source.mode in _DEEP:
+        return _eight_bit(source)
+    if source.mode in ("F", "LAB", "HSV"):
+        raise Unconvertible(f"pixels of mode {source.mode} have no counterpart")
+    return source
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "CMYK") else _as(image, "RGB")
+
+
+def _as(image: Image.Image, mode: str) -> Image.Image:
+    """The image in a mode; Pillow would copy it even if it is in that mode already."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

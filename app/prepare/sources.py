@@ -25,7 +25,7 @@ __all__ = [
     "unwrap",
 ]
 
-# Those of OUTPUT_STORE too: the output of one prompt may be the input of the next. What may be read there, the stores say.
+# Those of OUTPUT_STORE too: outputs of one prompt may be inputs of the next. What may be read there, the stores say.
 _URL: Final = re.compile(r"(https?|s3|hf|nats|file)://", re.IGNORECASE)
 _SPACE: Final = re.compile(r"\s+")
 _ANNOTATIONS: Final = (" [input]", " [output]", " [temp]")

@@ -17,7 +17,7 @@ __all__ = ["Manifest", "ModelFile", "Models", "is_url"]
 _APT: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9-]+)?(?:[=/][A-Za-z0-9.+:~-]+)?")
 _NODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:@[A-Za-z0-9][A-Za-z0-9._+-]{0,63})?")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_MODEL_SCHEMES: Final = frozenset({"http", "https", "s3", "hf"})
+_MODEL_SCHEMES: Final = frozenset({"http", "https", "s3"})
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -35,7 +35,7 @@ def _apt(name: str) -> str:
 def _requirement(text: str) -> str:
     if text.startswith("-") or _CONTROL.search(text) or not text.strip():
         raise ValueError(
-            "it should be a requirement such as numpy==2.1; options of pip are given by its own variables, PIP_… or UV_…"
+            "it should be a requirement such as numpy==2.1; options are given by the variables of pip and uv, PIP_… and UV_…"
         )
     return text.strip()
 
@@ -56,8 +56,10 @@ def _node(text: str) -> str:
 
 def _model_url(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme.lower() not in _MODEL_SCHEMES or not parts.netloc or _CONTROL.search(url) or " " in url:
-        raise ValueError("it should be a URL: https://…, http://…, s3://bucket/key or hf://owner/name/…")
+    scheme = parts.scheme.lower()
+    blank = " " in url and scheme != "s3"
+    if scheme not in _MODEL_SCHEMES or not parts.netloc or _CONTROL.search(url) or blank:
+        raise ValueError("it should be a URL: https://…, http://… or s3://bucket/key")
     return url
 
 

@@ -68,6 +68,7 @@ class Job:
         self.queue_time_ms = _milliseconds_since(delivery.origin.published_at)
         self.scope = anyio.CancelScope()
         self.executing = False
+        self.adopted = False
         self.scratch: Path | None = None
         self._maker = maker
         self._outbox = outbox
@@ -149,10 +150,11 @@ class Job:
         self.executing = True
         self.announce("running")
         known = self.tries.started_ms
-        if known is None or at_ms - known > STARTED_LATE_MS:
-            await self.store(started_ms=at_ms)
-            return at_ms
-        return known
+        # Of an adopted run ComfyUI says only that it runs: the ledger knows since when.
+        if known is not None and (self.adopted or at_ms - known <= STARTED_LATE_MS):
+            return known
+        await self.store(started_ms=at_ms)
+        return at_ms
 
     async def note_stop(self, reason: str) -> None:
         """It is about to be interrupted; see ``Run``."""

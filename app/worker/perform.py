@@ -136,6 +136,7 @@ class Performer:
                 case Follow():
                     self.metrics.adopted.inc()
                     log.info("run adopted", prompt_id=job.prompt_id)
+                    job.adopted = True
                     completed = await self.runs.adopt(job, job.intake.prompt or {})
                     return completed, _as_it_ran(completed.entry)
                 case Collect(entry):

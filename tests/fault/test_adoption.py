@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import anyio
@@ -41,6 +42,24 @@ async def test_a_worker_killed_at_half_leaves_one_execution(tmp_path: Path) -> N
         assert len(event.body["images"]) == 1
         verdict = await settled(stack, ["half"], 20)
         assert (verdict.lost, verdict.doubled, verdict.executions) == ([], [], 1)
+
+
+async def test_the_timeout_goes_on_over_an_adoption(tmp_path: Path) -> None:
+    """The clock of timeout_s runs from the start of execution, also when another worker follows the run."""
+    async with run_stack(tmp_path, NATS_ACK_WAIT_S=1) as stack:
+        comfy = await stack.comfy()
+        worker = stack.worker(comfy)
+        await worker.start()
+        await stack.outside.send({"id": "clock", "prompt": graph(seconds=60, steps=600), "timeout_s": 9})
+        await running(stack, "clock", 2)
+        began = time.monotonic()
+        await worker.kill()
+        await worker.start()
+        body = (await stack.outside.terminal("clock", 30)).body
+        assert (body["code"], body["attempt"]) == ("timeout", 1)
+        # Two workers' starts lie in these nine seconds; a clock that began anew would need nine more.
+        assert time.monotonic() - began < 13
+        assert list(comfy.executions().values()) == [1]
 
 
 async def test_a_result_that_came_while_nobody_looked_is_collected(tmp_path: Path) -> None:

@@ -84,8 +84,9 @@ async def test_a_consumer_deleted_while_all_slots_are_busy_is_made_anew(
         assert await nats_server.outside.unsettled() == 0
 
 
-async def test_deleted_streams_are_made_anew(nats_server: NatsHarness) -> None:
+async def test_deleted_streams_are_made_anew(nats_server: NatsHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stream of the contract and the ledger come back, and requests go through as before."""
+    monkeypatch.setattr("brokers.nats.upkeep.DECLARE_EVERY_S", 0.2)
     js = nats_server.outside.js
     async with nats_server.bus() as bus:
         before = {stream.config.name for stream in await js.streams_info()}

@@ -96,7 +96,7 @@ class Ours:
             prompt_id = str(uuid.uuid4())
             await self.client.submit(ready, prompt_id=prompt_id, client_id=None)
             with anyio.fail_after(60):
-                while (entry := await self.client.history(prompt_id)) is None:  # noqa: ASYNC110 - ComfyUI tells no other way
+                while (entry := await self.client.history(prompt_id)) is None:
                     await anyio.sleep(0.02)
             return ready, entry
 

@@ -1,0 +1,6 @@
+"""The webhook bridge's side of NATS: feeds, the queue of deliveries in shares, letters."""
+
+from brokers.nats.webhooks.bus import NatsWebhookBus
+from brokers.nats.webhooks.letters import NatsWebhookLetters
+
+__all__ = ["NatsWebhookBus", "NatsWebhookLetters"]
