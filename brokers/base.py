@@ -258,6 +258,12 @@ class Bus(Protocol):
     async def publish(self, message: Message) -> None:
         """Publish on a side channel, at most once and without waiting; trouble is counted, never raised."""
 
+    async def last_headers(self, message: Message) -> Mapping[str, str] | None:
+        """Headers of the last message kept of the same channel and parts, in the broker's own spelling.
+
+        None when there is none, when the broker cannot tell at little cost, or is in trouble.
+        """
+
     def commands(self) -> AsyncIterator[CommandMessage]:
         """Commands of the last 24 hours in order, then the new ones for ever; heard by every worker."""
 

@@ -82,8 +82,12 @@ class Catalogue:
         self._models = _Kept(comfy.models, _MODELS_KEEP_S, clock)
         self._folders = _Kept(comfy.model_folders, _NODES_KEEP_S, clock)
 
+    def models_added(self) -> None:
+        """Ask for the model files anew."""
+        self._models.forget()
+
     def forget(self) -> None:
-        """Ask everything anew: ComfyUI has started, or models were added."""
+        """Ask everything anew: ComfyUI has started."""
         for kept in (self._nodes, self._models, self._folders):
             kept.forget()
 

@@ -88,14 +88,14 @@ class ModelInputs:
         folder = await self._folder(row.gguf_folder if use_gguf and row.gguf_folder else row.folder)
         # From the cache, where it is by now.
         await self._fetch(url, credentials, folder=folder, filename=name, in_use=hold.cache)
-        self._catalogue.forget()
+        self._catalogue.models_added()
         return name
 
     async def _repository(self, url: str, folder: str, credentials: Sequence[Credential], hold: Hold) -> str:
         if self._fetch_repository is None:
             raise InputRefused("This worker does not fetch repositories; give the name of an installed model.")
         name = await self._fetch_repository(url, credentials, folder=await self._folder(folder), in_use=hold.cache)
-        self._catalogue.forget()
+        self._catalogue.models_added()
         return name
 
     async def _folder(self, name: str) -> Path:

@@ -24,7 +24,7 @@ __all__ = ["GitNodes"]
 # ComfyUI does not load folders that end so.
 _UNFINISHED: Final = ".comfybus.disabled"
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_ABBREVIATED: Final = re.compile(r"[0-9a-fA-F]{4,64}")
+_SHORTEST_SECRET: Final = 4
 # Names that git gives to what it fetched; all branches, where a commit cannot be asked for by itself.
 _EVERYTHING: Final = ("--tags", "--force")
 _BRANCHES: Final = "+refs/heads/*:refs/remotes/origin/*"
@@ -59,28 +59,28 @@ class GitNodes:
         """
         key, target = f"node:{source.folder}", self._folder / source.folder
         wanted = {"url": source.base, "reference": source.reference}
-        done = self._record.done(key)
+        done, begun = self._record.done(key), self._record.begun(key)
         there = await anyio.to_thread.run_sync(target.exists)
-        if there and done is not None and done.get("url") == source.base and done.get("reference") == source.reference:
+        if there and begun is None and done is not None and wanted.items() <= done.items():
             return target
         async with step("custom_node", node=source.folder, url=source.base, reference=source.reference):
-            ours = done is not None or self._record.begun(key) is not None
+            noted = [facts for facts in (done, begun) if facts is not None]
+            ours = not there or any(facts.get("ours") for facts in noted)
             if there:
-                await self._check(target, source, ours=ours)
-            await self._record.begin(key, **wanted)
+                await self._check(target, source, [source.base, *(str(facts.get("url")) for facts in noted)])
+            await self._record.begin(key, **wanted, ours=ours)
+            commit = None
             if not there:
                 commit = await self._clone(source, target)
             elif ours:
                 commit = await self._move(source, target, ["--depth", "1"], ["--force"])
-            elif source.reference is None:
-                commit = None
-            else:
+            elif source.reference is not None:
                 commit = await self._move(source, target, [], [])
-            await self._record.finish(key, **wanted, commit=commit)
+            await self._record.finish(key, **wanted, ours=ours, commit=commit)
         return target
 
-    async def _check(self, target: Path, source: GitSource, *, ours: bool) -> None:
-        """Refuse what is in the place of the clone and is none of this repository.
+    async def _check(self, target: Path, source: GitSource, addresses: Sequence[str]) -> None:
+        """Refuse what is in the place of the clone and comes from none of these addresses.
 
         Raises:
             SetupFailed: It is something else.
@@ -88,12 +88,13 @@ class GitNodes:
         cure = f"remove {target}, or take {source.base} out of the manifest"
         if not await anyio.to_thread.run_sync((target / ".git").exists):
             raise SetupFailed(f"{target} exists and is no clone of a repository; {cure}")
-        if ours:
-            return
         config = target / ".git" / "config"
-        found = await self._git(["config", "--file", str(config), "--get", "remote.origin.url"], source, fails=True)
-        origin = found[-1].strip() if found else "no address"
-        if not same_repository(origin, source.base):
+        try:
+            found = await self._git(["config", "--file", str(config), "--get", "remote.origin.url"], source)
+        except SetupFailed:
+            found = []
+        origin = found[-1].strip() if found else "a place that it does not name"
+        if not any(same_repository(origin, address) for address in addresses):
             raise SetupFailed(f"{target} is a clone of {origin}, not of {source.base}; {cure}")
 
     async def _clone(self, source: GitSource, target: Path) -> str:
@@ -130,8 +131,6 @@ class GitNodes:
         try:
             await self._in(repository, fetch, source)
         except SetupFailed:
-            if source.reference is not None and not _ABBREVIATED.fullmatch(source.reference) and not how:
-                raise
             return await self._look_up(source, repository)
         return await self._commit("FETCH_HEAD", repository, source)
 
@@ -164,10 +163,10 @@ class GitNodes:
         # The folder may belong to whoever built the image; what it holds is code that ComfyUI runs anyway.
         return await self._git(["-c", f"safe.directory={repository}", "-C", str(repository), *arguments], source)
 
-    async def _git(self, arguments: Sequence[str], source: GitSource, *, fails: bool = False) -> list[str]:
+    async def _git(self, arguments: Sequence[str], source: GitSource) -> list[str]:
         """Run git without questions; user and password travel in its environment, which only we can read."""
         environment = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-        secrets = []
+        secrets: list[str] = []
         if source.user_info is not None:
             pair = base64.b64encode(source.user_info.encode()).decode()
             parts = urlsplit(source.base)
@@ -176,15 +175,8 @@ class GitNodes:
                 "GIT_CONFIG_KEY_0": f"http.{parts.scheme}://{parts.netloc}/.extraHeader",
                 "GIT_CONFIG_VALUE_0": f"Authorization: Basic {pair}",
             }
-            secrets = [pair, source.user_info, *source.user_info.split(":")]
-        try:
-            return await self._programs.run(
-                ["git", *arguments], environment=environment, secrets=[secret for secret in secrets if len(secret) > 3]
-            )
-        except SetupFailed:
-            if fails:
-                return []
-            raise
+            secrets = [text for text in (pair, *source.user_info.split(":")) if len(text) >= _SHORTEST_SECRET]
+        return await self._programs.run(["git", *arguments], environment=environment, secrets=secrets)
 
 
 def _remove_locks(repository: Path) -> None:

@@ -35,7 +35,7 @@ def _apt(name: str) -> str:
 def _requirement(text: str) -> str:
     if text.startswith("-") or _CONTROL.search(text) or not text.strip():
         raise ValueError(
-            "it should be a requirement such as numpy==2.1; options are given by the variables of pip and uv, PIP_… and UV_…"
+            "it should be a requirement such as numpy==2.1; options are given by the variables of pip and uv"
         )
     return text.strip()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import anyio.to_thread
 import structlog
 
 from app.setup.programs import Programs, SetupFailed, step
@@ -96,15 +97,17 @@ class Packages:
         Raises:
             SetupFailed: The installer does not do it.
         """
-        try:
-            content = _digest((folder / "requirements.txt").read_text(errors="replace"))
-        except FileNotFoundError:
-            return
-        key = f"requirements:{name}"
-        if self._is_done(key, content):
+        key, content = f"requirements:{name}", await anyio.to_thread.run_sync(_requirements, folder)
+        if content is None or self._is_done(key, content):
             return
         async with step("requirements", node=name):
             await self._install(key, content, ["-r", "requirements.txt"], folder)
+
+    async def requirements_met(self, folder: Path, name: str) -> None:
+        """Note that somebody else has installed what a custom node requires."""
+        content = await anyio.to_thread.run_sync(_requirements, folder)
+        if content is not None:
+            await self._record.finish(f"requirements:{name}", content=content, environment=self._environment)
 
     async def _install(self, key: str, content: str, what: Sequence[str], cwd: Path | None) -> None:
         if self._programs.own_environment() and self._python is None:
@@ -125,6 +128,14 @@ class Packages:
     def _is_done(self, key: str, content: str | None = None) -> bool:
         facts = self._record.done(key)
         return facts is not None and facts.get("environment") == self._environment and facts.get("content") == content
+
+
+def _requirements(folder: Path) -> str | None:
+    """A digest of a custom node's ``requirements.txt``; None if it has none."""
+    try:
+        return _digest((folder / "requirements.txt").read_text(errors="replace"))
+    except FileNotFoundError:
+        return None
 
 
 def _digest(text: str) -> str:

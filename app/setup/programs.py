@@ -6,8 +6,8 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -45,11 +45,16 @@ class SetupFailed(ComfybusError):
 
 @asynccontextmanager
 async def step(name: str, **facts: object) -> AsyncIterator[None]:
-    """Log the begin of a step, and its end with the seconds it took, whatever the end is."""
+    """Log the begin of a step, and its end with the seconds it took, whatever the end is.
+
+    Raises:
+        SetupFailed: The step raised it, or the disk did not do what it was asked for.
+    """
     began_s = time.monotonic()
     log.info("set-up step begins", step=name, **facts)
     try:
-        yield
+        with _disk_faults(name):
+            yield
     except SetupFailed as exc:
         log.error(
             "set-up step failed",
@@ -61,6 +66,14 @@ async def step(name: str, **facts: object) -> AsyncIterator[None]:
         )
         raise
     log.info("set-up step done", step=name, duration_s=round(time.monotonic() - began_s, 3), **facts)
+
+
+@contextmanager
+def _disk_faults(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise SetupFailed(f"{name}: {exc.filename or 'the disk'}: {exc.strerror or exc}; see rights and room") from exc
 
 
 class Programs:

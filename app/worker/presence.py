@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
 import anyio
@@ -13,8 +14,9 @@ from app.comfy.client import ComfyClient
 from app.comfy.watch import Watch
 from app.errors import ComfyUnavailable
 from app.worker.events import EventMaker
-from brokers.base import Bus
+from brokers.base import Bus, Message
 from schemas.base import timestamp
+from schemas.envelope import attributes
 from schemas.events import ComfyState, WorkerModels, WorkerState
 
 __all__ = ["Presence"]
@@ -72,7 +74,21 @@ class Presence:
                 "queue_remaining": self._watch.queue_remaining,
             }
         )
-        await self._bus.publish(self._maker.of_worker(event, self._event_id()))
+        message = self._maker.of_worker(event, self._event_id())
+        if what == "worker.heartbeat":
+            await self._look_for_a_double(message)
+        await self._bus.publish(message)
+
+    async def _look_for_a_double(self, heartbeat: Message) -> None:
+        """Report another process that lives under the same worker id: its commands and events would be ours."""
+        headers = await self._bus.last_headers(heartbeat)
+        found = attributes(headers) if headers else {}
+        process = found.get("id", "").rpartition("/")[0]
+        if not process or process == f"{self._maker.worker}/{self._process}":
+            return
+        age = datetime.now(UTC) - datetime.fromisoformat(found.get("time", "1970-01-01T00:00:00Z"))
+        if age < timedelta(seconds=2 * HEARTBEAT_S):
+            log.error("another process has the same WORKER_ID; give each worker its own", worker=self._maker.worker)
 
     async def _watch_models(self) -> None:
         while True:

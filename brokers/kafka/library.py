@@ -6,6 +6,7 @@ aiokafka is pinned to a minor version; each private part used here is held by a 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -69,6 +70,9 @@ FAREWELL_S = 3.0
 CLOSINGS = 2
 
 RebalanceListener = ConsumerRebalanceListener
+
+# What matters of its troubles is told in our own words; who wants its log adds a handler.
+logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
 # --- committed offsets, none of them pending

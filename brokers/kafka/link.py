@@ -155,7 +155,7 @@ class Link:
                     node = await client.coordinator_lookup(CoordinationType.GROUP, group)
                     return _marks(await client.send(node, request))
                 except KafkaError as exc:
-                    if not (exc.retriable or getattr(exc, "errno", None) == UNSTABLE_OFFSET_COMMIT):
+                    if not exc.retriable:
                         raise
                 await anyio.sleep(PAUSE_S)
 
@@ -176,4 +176,5 @@ def _check(code: int) -> None:
         return
     if code == UNSTABLE_OFFSET_COMMIT:
         raise kafka_errors.CoordinatorLoadInProgressError("offsets of a transaction in progress")
-    raise kafka_errors.for_code(code)()
+    error = kafka_errors.for_code(code)
+    raise error

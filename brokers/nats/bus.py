@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -188,6 +188,19 @@ class NatsBus:
         except nats.errors.Error as exc:
             self.dropped_messages += 1
             log.debug("side message dropped", channel=message.channel, reason=type(exc).__name__)
+
+    async def last_headers(self, message: Message) -> Mapping[str, str] | None:
+        """Headers of the last message on this message's subject; see the protocol."""
+        try:
+            stored = await self.link.read(
+                "look for a heartbeat",
+                self._names.event_stream,
+                last_by_subj=self._names.subject(message.channel, *message.parts),
+            )
+        except BrokerError as exc:
+            log.debug("last message not read", channel=message.channel, reason=str(exc))
+            return None
+        return stored.headers if stored else None
 
     # --- commands
 

@@ -10,7 +10,6 @@ import anyio
 import nats.js.errors
 
 from brokers.base import BrokerError, MessageTooLarge
-from brokers.nats.errors import NO_MESSAGE
 from brokers.nats.link import CONFIRM_TIMEOUT_S, Link
 from brokers.nats.trouble import Troubles
 
@@ -20,6 +19,7 @@ T = TypeVar("T")
 
 PAUSE_FIRST_S = 0.1
 PAUSE_LONGEST_S = 3.0
+DELETE_FAILED = 10057
 
 
 class Patience:
@@ -68,12 +68,10 @@ async def delete(link: Link, doing: str, stream: str, sequence: int) -> bool:
         # Wiping the bytes too, the server's default, rewrites the block on the disk.
         query = json.dumps({"seq": sequence, "no_erase": True}).encode()
         reply = await link.client.request(subject, query, timeout=CONFIRM_TIMEOUT_S)
-        answer = json.loads(reply.data)
-        error = answer.get("error")
-        if error and error.get("err_code") not in (NO_MESSAGE, DELETE_FAILED):
+        error = json.loads(reply.data).get("error")
+        if error is None:
+            return True
+        # The server has one code for a message that is gone and for a disk that fails.
+        if error.get("err_code") != DELETE_FAILED or await link.read(doing, stream, seq=sequence) is not None:
             raise nats.js.errors.APIError.from_error(error)
-        return not error
-
-
-# The server's answer for a sequence that is not stored (any more).
-DELETE_FAILED = 10057
+        return False

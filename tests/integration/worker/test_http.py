@@ -93,3 +93,18 @@ async def test_comfyui_events_are_published_on_request_with_request_ids(tmp_path
         assert started["type"] == "worker.started"
         assert started["comfyui"] == {"version": "0.3.64", "url": comfy.url, "up": True}
         assert started["capacity"] == 4
+
+
+@pytest.mark.timeout(90)
+async def test_two_processes_with_one_worker_id_are_reported(tmp_path: Path) -> None:
+    """Each says so in its log when it hears the other's heartbeat."""
+    async with run_stack(tmp_path) as stack:
+        comfy = await stack.comfy()
+        first, second = stack.worker(comfy), stack.worker(comfy, WORKER_ID="w0")
+        second.name = "w0-double"
+        second.env["WORKER_ID"] = "w0"
+        await first.start()
+        await second.start()
+        with anyio.fail_after(40):
+            while "same WORKER_ID" not in first.process.tail(200) + second.process.tail(200):  # type: ignore[union-attr]
+                await anyio.sleep(0.2)

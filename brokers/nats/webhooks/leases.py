@@ -1,0 +1,185 @@
+"""Which bridge has which share: one lease per share, taken and renewed by compare-and-set.
+
+Nobody's clock is compared with anybody else's: a lease has run out when it has not changed for the length of a lease by
+the clock of whoever watches it. A bridge that cannot renew stops a little earlier by its own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import anyio
+
+from brokers.nats.errors import StreamMissing
+from brokers.nats.link import Conflict, Link
+from brokers.nats.webhooks.layout import SHARES, WebhookNames
+from brokers.nats.webhooks.patience import delete
+
+__all__ = ["Changes", "Leases"]
+
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+DOING = "hold shares of the webhooks"
+# Of a lease: after this part of it without a renewal nothing new is begun.
+SAFE_PART = 0.6
+# Signs of life of bridges that are long gone are removed.
+FORGET_AFTER = 6
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one look at the leases brought."""
+
+    won: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
+    surplus: tuple[int, ...] = ()
+    """Held, but another bridge should have them."""
+
+
+@dataclass
+class _Hold:
+    sequence: int
+    renewed_at: float
+
+
+@dataclass
+class _Seen:
+    sequence: int
+    since: float
+
+
+class Leases:
+    """The leases of one bridge. ``look`` is to be called several times in the length of a lease."""
+
+    def __init__(self, link: Link, own: WebhookNames, bridge: str, lease_s: float) -> None:
+        """Prepare.
+
+        Args:
+            link: The open connection.
+            own: Names.
+            bridge: Unique per process; letters, digits, ``-`` and ``_``.
+            lease_s: How long a share stays with a bridge that says nothing.
+        """
+        self._link = link
+        self._own = own
+        self._bridge = bridge
+        self._lease_s = lease_s
+        self._held: dict[int, _Hold] = {}
+        self._seen: dict[str, _Seen] = {}
+
+    def is_safe(self, share: int) -> bool:
+        """Whether nobody else can have the share by now."""
+        held = self._held.get(share)
+        return held is not None and anyio.current_time() - held.renewed_at < self._lease_s * SAFE_PART
+
+    async def look(self) -> Changes:
+        """Renew what we hold, see who else is there, take what is free up to our part.
+
+        Raises:
+            BrokerUnavailable: No answer; what was renewed stays renewed.
+            BrokerRefused: A permission is missing.
+        """
+        began = anyio.current_time()
+        await self._link.store(DOING, self._own.subject("bridge", self._bridge), b"{}", {})
+        lost = [share for share in list(self._held) if not await self._renew(share)]
+        part = math.ceil(SHARES / await self._count_bridges(began))
+        won = list[int]()
+        for share in range(SHARES):
+            if len(self._held) >= part:
+                break
+            if share not in self._held and await self._take(share, began):
+                won.append(share)
+        surplus = sorted(self._held)[part:]
+        return Changes(tuple(won), tuple(lost), tuple(surplus))
+
+    async def give_back(self, share: int) -> None:
+        """Let another bridge have it at once.
+
+        Raises:
+            BrokerUnavailable: No answer; then it takes the length of a lease.
+        """
+        held = self._held.pop(share, None)
+        if held is not None:
+            await delete(self._link, DOING, self._own.stream, held.sequence)
+
+    async def say_farewell(self) -> None:
+        """Count no longer as a bridge that wants its part.
+
+        Raises:
+            BrokerUnavailable: No answer; then it takes the length of a lease.
+        """
+        mine = await self._link.read(DOING, self._own.stream, last_by_subj=self._own.subject("bridge", self._bridge))
+        if mine is not None:
+            await delete(self._link, DOING, self._own.stream, mine.sequence)
+
+    async def _renew(self, share: int) -> bool:
+        held = self._held[share]
+        # Before the request: the lease counts from when the server got it, at the earliest now.
+        now = anyio.current_time()
+        try:
+            held.sequence = await self._write(share, held.sequence)
+        except Conflict:
+            if not await self._is_our_own(share, held):
+                del self._held[share]
+                return False
+        held.renewed_at = now
+        return True
+
+    async def _is_our_own(self, share: int, held: _Hold) -> bool:
+        """Whether the conflict is with our own renewal, whose confirmation was lost."""
+        found = await self._link.read(DOING, self._own.stream, last_by_subj=self._lease(share))
+        if found is None or json.loads(found.data).get("bridge") != self._bridge:
+            return False
+        held.sequence = found.sequence
+        return True
+
+    async def _take(self, share: int, now: float) -> bool:
+        """Take a share that nobody holds, or whose holder has been silent for the length of a lease."""
+        found = await self._link.read(DOING, self._own.stream, last_by_subj=self._lease(share))
+        if found is not None and not self._is_silent(self._lease(share), found.sequence, now):
+            return False
+        began = anyio.current_time()
+        try:
+            sequence = await self._write(share, found.sequence if found else 0)
+        except Conflict:
+            return False
+        self._held[share] = _Hold(sequence, began)
+        self._seen.pop(self._lease(share), None)
+        return True
+
+    async def _write(self, share: int, expected: int) -> int:
+        body = json.dumps({"bridge": self._bridge}).encode()
+        return await self._link.store(DOING, self._lease(share), body, {EXPECTED: str(expected)})
+
+    async def _count_bridges(self, now: float) -> int:
+        """Bridges that live, we among them."""
+        living = 1
+        own = self._own.subject("bridge", self._bridge)
+        with self._link.doing(DOING):
+            info = await self._link.js.stream_info(self._own.stream, subjects_filter=self._own.subject("bridge", "*"))
+        for subject in info.state.subjects or {}:
+            if subject == own:
+                continue
+            try:
+                found = await self._link.read(DOING, self._own.stream, last_by_subj=subject)
+            except StreamMissing:
+                break
+            if found is None:
+                continue
+            if not self._is_silent(subject, found.sequence, now):
+                living += 1
+            elif now - self._seen[subject].since > FORGET_AFTER * self._lease_s:
+                await delete(self._link, DOING, self._own.stream, found.sequence)
+                del self._seen[subject]
+        return living
+
+    def _is_silent(self, subject: str, sequence: int, now: float) -> bool:
+        seen = self._seen.get(subject)
+        if seen is None or seen.sequence != sequence:
+            self._seen[subject] = _Seen(sequence, now)
+            return False
+        return now - seen.since > self._lease_s
+
+    def _lease(self, share: int) -> str:
+        return self._own.subject("lease", str(share))
