@@ -8,18 +8,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import anyio
-from pydantic import BaseModel, ConfigDict
 
 from brokers.channels import Channel
+from brokers.messages import (
+    BrokerError,
+    BrokerRefused,
+    BrokerUnavailable,
+    Claim,
+    Letter,
+    Message,
+    MessageTooLarge,
+    RequestKey,
+    RequestOrigin,
+    StopReason,
+    Tries,
+)
 from schemas.base import load_json
-from schemas.events import RequestSource
 
 __all__ = [
     "BrokerError",
@@ -39,124 +49,9 @@ __all__ = [
     "MessageTooLarge",
     "RequestKey",
     "RequestOrigin",
+    "StopReason",
     "Tries",
 ]
-
-
-class BrokerError(Exception):
-    """Something is wrong with the broker; the sentence names the cause and the cure."""
-
-
-class BrokerUnavailable(BrokerError):
-    """The broker cannot be reached or does not answer; trying again later may help."""
-
-
-class BrokerRefused(BrokerError):
-    """The broker answers and says no: too old, a missing permission, an unfit stream; an operator has to act."""
-
-
-class MessageTooLarge(BrokerError):
-    """Body and headers together are larger than the broker takes."""
-
-    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(f"the message has {size_bytes} bytes with its headers, the broker takes {limit_bytes}")
-        self.size_bytes = size_bytes
-        self.limit_bytes = limit_bytes
-
-
-@dataclass(frozen=True)
-class RequestKey:
-    """What is answered once: a request id, and for a dead letter run again the number of its replay."""
-
-    id: str
-    replay: int = 0
-
-
-@dataclass(frozen=True)
-class RequestOrigin:
-    """Where a request lies in its broker and since when; the same for every redelivery."""
-
-    source: RequestSource
-    published_at: datetime
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Stream or topic, partition, sequence or offset, and the broker's timestamp, as strings."""
-        place = self.source.model_dump(exclude_none=True).values()
-        return (*(str(value) for value in place), self.published_at.isoformat())
-
-    def __str__(self) -> str:
-        """Short form for logs: ``comfyui-request#17`` or ``comfyui.prompt.request-3@42``."""
-        at = self.source
-        return f"{at.stream}#{at.sequence}" if at.stream else f"{at.topic}-{at.partition}@{at.offset}"
-
-
-StopReason = Literal["cancelled", "timeout", "drained"]
-
-
-class Tries(BaseModel):
-    """What must survive a crash about one (id, replay): stored in the ledger, changed by whoever holds the delivery.
-
-    Attributes:
-        attempt: Tries begun that ended without a terminal event, plus one.
-        begun: The try of this attempt has begun: nothing of the worker was ahead of it in ComfyUI any more.
-        started_ms: When ComfyUI began to execute it, milliseconds since 1970; the clock of ``timeout_s``.
-        failures: Tries that failed before they began in ComfyUI (an input's host was down).
-        stopped: Why we interrupted it. An interrupt in ComfyUI's history counts as ours only with this.
-        fault: What ended the last try, for the sentence of ``attempts_exhausted``.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    attempt: int = 1
-    begun: bool = False
-    started_ms: int | None = None
-    failures: int = 0
-    stopped: StopReason | None = None
-    fault: str | None = None
-
-
-class Claim(Enum):
-    """The answer to: may this delivery be worked on?"""
-
-    OWNED = "owned"
-    """Ours: work on it, then settle it."""
-    ANSWERED = "answered"
-    """Its terminal event is stored, or another submission of the same id came first: settle it without an event."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """One outgoing message.
-
-    Attributes:
-        channel: Where it goes.
-        parts: What NATS puts behind the channel's subject: the request id, the event, worker id and event.
-        key: Kafka's record key: the request id, else the worker id.
-        body: JSON.
-        attributes: CloudEvents attributes without a prefix.
-        headers: Further headers, such as ``traceparent``.
-    """
-
-    channel: Channel
-    parts: tuple[str, ...]
-    key: str
-    body: bytes
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Letter:
-    """Why a request is given up; the broker adds the original bytes and headers, where from and when."""
-
-    reason: str
-    code: str
-    worker: str
-    attempts: int
-    request_id: str
-    id_was_derived: bool
-    replay: int = 0
 
 
 class Delivery(Protocol):
@@ -171,29 +66,40 @@ class Delivery(Protocol):
     headers: Mapping[str, str]
     origin: RequestOrigin
     redelivered: bool
-    """False only if the broker surely hands it out for the first time: then nothing of it can be in any ComfyUI."""
+    """False only if the broker surely hands it out for the first time: then nothing of it can be in any ComfyUI.
+
+    Read it after ``claim``, which may find the traces of an earlier delivery.
+    """
     lost: anyio.Event
-    """Set when the delivery was taken away (a Kafka rebalance): stop, publish nothing."""
+    """Set when the delivery was taken away: stop, publish nothing, ``release`` it.
+
+    On Kafka by a rebalance. On NATS when ``store`` finds that an earlier submission of the id has taken the claim over,
+    or that somebody else has answered; a later ``settle`` then only acknowledges.
+    """
 
     async def claim(self, key: RequestKey) -> tuple[Claim, Tries]:
         """Claim the key for this message and read what earlier deliveries of it left.
 
         The first submission wins: for a key that another message holds or that is answered the claim is ``ANSWERED``.
+        Waits through trouble with the broker, which shows in ``health``; cancelled, nothing is decided.
 
         Raises:
-            BrokerUnavailable: Nothing was decided; release or try again.
+            BrokerUnavailable: Nothing was decided; release or try again (Kafka; NATS waits).
         """
 
     async def store(self, tries: Tries) -> None:
-        """Write the ledger's record of the claimed key, confirmed.
+        """Write the ledger's record of the claimed key, confirmed; see ``lost`` for what it may find.
 
         Raises:
             BrokerUnavailable: It may or may not be stored.
+            BrokerRefused: It is not stored, and an operator has to act.
         """
 
     async def settle(self, event: Message, letter: Letter | None = None) -> bool:
         """End the request: dead letter if given, then the terminal event, then the acknowledgement, each confirmed.
 
+        The acknowledgement alone is given up when the broker does not know the delivery any more (its consumer was made
+        anew): the request then comes again and is found answered.
         Waits through outages of the broker as long as it takes. Returns False when a terminal event of this key was
         stored by somebody else before; then nothing was published and the request is settled all the same.
 
@@ -265,7 +171,10 @@ class Bus(Protocol):
         """
 
     def commands(self) -> AsyncIterator[CommandMessage]:
-        """Commands of the last 24 hours in order, then the new ones for ever; heard by every worker."""
+        """Commands of the last 24 hours in order, then the new ones for ever; heard by every worker.
+
+        For one reader. Never raises on trouble with the broker: it shows in ``health`` and heals by itself.
+        """
 
     @property
     def commands_read(self) -> anyio.Event:

@@ -55,14 +55,12 @@ class NewDelivery:
         lane: Which deliveries belong to one endpoint: 16 hex digits. A lane lies in one share.
         record: JSON of the bridge.
         body: What is to be sent.
-        edition: Told apart from the first storing of this id, for one that is delivered again on purpose.
     """
 
     id: str
     lane: str
     record: bytes
     body: bytes
-    edition: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +95,9 @@ class Share(Protocol):
         """False when our hold could not be renewed for so long that somebody else may have it: begin nothing."""
 
     def read(self) -> AsyncIterator[Waiting | None]:
-        """Everything that waits, in the order of its tokens; None when the end is reached for the first time; then
-        everything that is stored or changed, our own changes too, for ever.
+        """Everything that waits, then everything that is stored or changed, our own changes too, for ever.
+
+        In the order of its tokens; None says that all that lay there at the beginning has been handed out.
         """
 
     def read_lane(self, lane: str, after: int) -> AsyncIterator[Waiting]:
@@ -141,8 +140,9 @@ class WebhookBus(Protocol):
         """The next event, or None when none came within the time; never raises on trouble with the broker."""
 
     async def enqueue(self, new: NewDelivery) -> None:
-        """Store a delivery, confirmed; waits through outages. Storing one again has no effect for half an hour, nor
-        while it waits.
+        """Store a delivery, confirmed; waits through outages.
+
+        Storing one again has no effect for half an hour, nor while it waits.
 
         Raises:
             MessageTooLarge: It does not fit the broker.
@@ -165,13 +165,11 @@ class Letter:
 
     Attributes:
         id: Of the delivery.
-        lane: Of the delivery.
         place: Where it lies, e.g. ``comfyui-webhook#17``.
         record: JSON of the bridge.
     """
 
     id: str
-    lane: str
     place: str
     record: bytes
 
@@ -188,8 +186,15 @@ class WebhookLetters(Protocol):
     def waiting(self) -> AsyncIterator[Letter]:
         """Deliveries that wait, in the order of their last change."""
 
-    async def replay(self, letter: Letter, record: bytes, edition: int, endpoint: str) -> None:
+    async def replay(self, letter: Letter, lane: str, record: bytes, *, edition: int, endpoint: str) -> None:
         """Put a letter back into the queue with this record, lift the mark of its endpoint, then remove the letter.
+
+        Args:
+            letter: What ``letters`` gave.
+            lane: Of the delivery.
+            record: The new one.
+            edition: How often it has been replayed, this time included.
+            endpoint: As it was given to ``Share.stop``.
 
         Raises:
             BrokerRefused: The letter or its body is no longer kept.

@@ -61,17 +61,23 @@ class _Kept(Generic[T]):
         self._clock = clock
         self._answer: T | None = None
         self._asked_at = 0.0
+        self._forgotten = 0
         self._lock = anyio.Lock()
 
     async def get(self) -> T:
         async with self._lock:
             if self._answer is None or self._clock() - self._asked_at > self._keep_s:
-                self._asked_at = self._clock()
-                self._answer = await self._ask()
+                asked_at, forgotten = self._clock(), self._forgotten
+                answer = await self._ask()
+                if forgotten != self._forgotten:
+                    # Asked before ComfyUI started anew or got a model: good for this caller, not for later ones.
+                    return answer
+                self._answer, self._asked_at = answer, asked_at
             return self._answer
 
     def forget(self) -> None:
         self._answer = None
+        self._forgotten += 1
 
 
 class Catalogue:

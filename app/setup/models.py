@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,13 +18,14 @@ from app.errors import PromptError
 from app.setup.manifest import Manifest, ModelFile
 from app.setup.programs import SetupFailed, step
 from app.setup.record import Record
+from app.storage.cache_entries import CacheFolder, cache_key
 from app.storage.config import StorageConfig
 from app.storage.secrets import public_url
-from app.storage.stores import Hold, StorageTransfer, Stores
+from app.storage.stores import Hold, Stores
 
-__all__ = ["ModelFiles", "operator_storage", "place_of"]
+__all__ = ["ModelFiles", "hold_in_cache", "operator_storage", "place_of"]
 
-_DIGESTS_AT_ONCE: Final = 1
+_PIECE_BYTES: Final = 16 * 1024 * 1024
 
 log = structlog.get_logger("comfybus.setup")
 
@@ -44,8 +45,9 @@ def operator_storage(config: StorageConfig, *urls: str) -> StorageConfig:
 
 
 def place_of(local_path: str, home: Path | None, model_dir: Path | None) -> Path:
-    """Where a model of the manifest goes: below COMFY_HOME or MODEL_DIR, and nowhere else. Symbolic links count as
-    what they are called, for whoever made them decided where they lead.
+    """Where a model of the manifest goes: below COMFY_HOME or MODEL_DIR, and nowhere else.
+
+    Symbolic links count as what they are called, for whoever made them decided where they lead.
 
     Raises:
         SetupFailed: The path leads elsewhere, or is relative and there is no COMFY_HOME.
@@ -106,39 +108,39 @@ class ModelFiles:
     async def bring(self, item: ModelFile) -> None:
         """Have one file where it is wanted.
 
-        One that the record has is not fetched again while it is there in its size. A file that the record does not
-        know is left as it is: with ``sha256`` it has to be the right one, without it is taken for it.
+        One that the record has is not fetched again while it is there in its size. A file that somebody else put there
+        is left as it is: with ``sha256`` it has to be the right one, without it is taken for it.
 
         Raises:
             SetupFailed: It cannot be had, is not what it should be, or another file is in its place.
         """
         wanted = _Wanted(item, place_of(item.local_path, self._home, self._model_dir))
-        size = await anyio.to_thread.run_sync(_size, wanted.path)
-        done = self._record.done(wanted.key)
         digest = item.sha256.lower() if item.sha256 else None
-        if done is not None and size is not None and done.get("size") == size:
-            if done.get("source") == wanted.source and digest in (None, done.get("sha256")):
-                return
+        done, begun = self._record.done(wanted.key), self._record.begun(wanted.key)
+        size = await anyio.to_thread.run_sync(_size, wanted.path)
+        if done is not None and _is_done(done, wanted, size, digest):
+            return
         async with step("model", url=public_url(item.url), path=str(wanted.path)):
-            ours = done is not None or self._record.begun(wanted.key) is not None
-            if size is not None and not ours:
+            ours = begun is not None or bool(done and done.get("ours"))
+            theirs = size is not None and not ours
+            if theirs:
                 found = await self._found(wanted, digest)
             else:
                 await self._record.begin(wanted.key, source=wanted.source)
                 found = await self._fetched(wanted, digest)
             size = await anyio.to_thread.run_sync(_size, wanted.path)
-            await self._record.finish(wanted.key, source=wanted.source, sha256=found, size=size)
+            await self._record.finish(wanted.key, source=wanted.source, sha256=found, size=size, ours=not theirs)
 
     async def _found(self, wanted: _Wanted, digest: str | None) -> str | None:
-        """Judge a file that was there before us; returns its digest if that had to be taken."""
+        """Judge a file that somebody else put there; returns its digest if that had to be taken."""
+        path = wanted.path
+        if not await anyio.to_thread.run_sync(path.is_file):
+            raise SetupFailed(f"{path} exists and is no file; remove it, or correct the manifest")
         if digest is None:
-            log.warning("model is there already and left as it is; give its sha256 to have it checked", path=wanted.path)
+            log.warning("model is there already and left as it is; its sha256 would have it checked", path=str(path))
             return None
-        found = await anyio.to_thread.run_sync(_sha256, wanted.path)
-        if found != digest:
-            raise SetupFailed(
-                f"{wanted.path} exists with SHA-256 {found}, not {digest}; remove it, or correct the manifest"
-            )
+        if (found := await _sha256(path)) != digest:
+            raise SetupFailed(f"{path} exists with SHA-256 {found}, not {digest}; remove it, or correct the manifest")
         return found
 
     async def _fetched(self, wanted: _Wanted, digest: str | None) -> str:
@@ -159,9 +161,7 @@ class ModelFiles:
             await anyio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True, exist_ok=True))
             found = (await self._stores.save(url, part)).sha256
             if found != digest:
-                raise SetupFailed(
-                    f"{public_url(url)} gives a file with SHA-256 {found}, not {digest}; correct the manifest or the file"
-                )
+                raise SetupFailed(f"{public_url(url)} gives a file with SHA-256 {found}, not {digest}; correct either")
             await anyio.to_thread.run_sync(part.replace, path)
         finally:
             with anyio.CancelScope(shield=True):
@@ -169,20 +169,32 @@ class ModelFiles:
         return digest
 
 
+def hold_in_cache(root: Path, urls: Sequence[str], hold: Hold) -> None:
+    """Keep what the cache has of these URLs from being evicted while the hold lasts; blocks for a moment."""
+    cache = CacheFolder(root)
+    for key in {cache_key(url) for url in urls}:
+        found = cache.use(key, held=key in hold)
+        if found is not None and found[1] is not None:
+            hold.add(key, found[1])
+
+
+def _is_done(facts: Mapping[str, Any], wanted: _Wanted, size: int | None, digest: str | None) -> bool:
+    same = facts.get("source") == wanted.source and digest in (None, facts.get("sha256"))
+    return same and size is not None and facts.get("size") == size
+
+
 def _size(path: Path) -> int | None:
-    """Size of a file in bytes, None if there is none; a directory in its place is an error of the step."""
+    """Size in bytes of what is there; None if nothing is."""
     try:
-        found = path.stat()
+        return path.stat().st_size
     except OSError:
         return None
-    return found.st_size
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def told_of(listener: Callable[[StorageTransfer], None], transfer: StorageTransfer) -> None:
-    """Placeholder."""
-    listener(transfer)
+async def _sha256(path: Path) -> str:
+    """Read piece by piece, so that a cancellation does not wait for gigabytes."""
+    digest = hashlib.sha256()
+    async with await anyio.open_file(path, "rb") as file:
+        while piece := await file.read(_PIECE_BYTES):
+            await anyio.to_thread.run_sync(digest.update, piece)
+    return digest.hexdigest()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import socket
-import uuid
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +23,9 @@ from app.storage.cache_locks import try_lock
 __all__ = ["Record", "environment_id"]
 
 _FILE: Final = "setup.json"
-_LOCK: Final = "setup.lock"
 _LOOK_S: Final = 0.5
+_CHANGE_WITHIN_S: Final = 30.0
+_CHANGE_LOOK_S: Final = 0.01
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 log = structlog.get_logger("comfybus.setup")
@@ -32,10 +34,11 @@ Facts = Mapping[str, Any]
 
 
 class Record:
-    """The record of one folder. ``open`` takes it for this process alone: two that install at a time break things.
+    """The record of one folder.
 
     A step is noted as begun before it changes anything and as done when all of it is on disk. One that is begun and
-    not done was cut off by a crash; whoever does it again may have to clear up first.
+    not done was cut off by a crash; whoever does it again may have to clear up first. Every note is read, changed and
+    written under a lock, so that workers that share a folder do not lose each other's.
 
     Args:
         folder: Made when missing.
@@ -47,21 +50,17 @@ class Record:
         self._begun: dict[str, dict[str, Any]] = {}
 
     @asynccontextmanager
-    async def open(self, wait_s: float) -> AsyncIterator[None]:
-        """Hold the record until the block ends.
+    async def alone(self, wait_s: float) -> AsyncIterator[None]:
+        """A block in which no other process installs by this record: two at a time would break each other's work.
 
         Raises:
-            SetupFailed: The folder cannot be written, or another process holds it for longer than ``wait_s``.
+            SetupFailed: The folder cannot be written, or another process installs for longer than ``wait_s``.
         """
+        await self.load()
+        handle = await self._until_alone(wait_s)
         try:
-            await anyio.to_thread.run_sync(lambda: self._folder.mkdir(parents=True, exist_ok=True))
-            handle = await self._lock(wait_s)
-        except OSError as exc:
-            raise SetupFailed(
-                f"the record of what is installed cannot be kept in {self._folder} ({exc.strerror}); make it writable"
-            ) from exc
-        try:
-            await anyio.to_thread.run_sync(self._load)
+            # What the other process has done meanwhile need not be done again.
+            await self.load()
             yield
         finally:
             os.close(handle)
@@ -74,20 +73,29 @@ class Record:
         """What was noted when the step began, if it was cut off."""
         return self._begun.get(key)
 
+    async def load(self) -> None:
+        """Read it, made when missing.
+
+        Raises:
+            SetupFailed: The folder cannot be used.
+        """
+        await self._in_thread(lambda: None)
+
     async def begin(self, key: str, **facts: Any) -> None:
         """Note that a step begins; on disk when this returns."""
-        self._begun[key] = facts
-        await anyio.to_thread.run_sync(self._save)
+        await self._in_thread(lambda: self._begun.update({key: facts}), save=True)
 
     async def finish(self, key: str, **facts: Any) -> None:
         """Note that a step is done; on disk when this returns."""
-        self._begun.pop(key, None)
-        self._done[key] = facts
-        await anyio.to_thread.run_sync(self._save)
 
-    async def _lock(self, wait_s: float) -> int:
-        path = self._folder / _LOCK
-        told = False
+        def change() -> None:
+            self._begun.pop(key, None)
+            self._done[key] = facts
+
+        await self._in_thread(change, save=True)
+
+    async def _until_alone(self, wait_s: float) -> int:
+        path, told = self._folder / "installing.lock", False
         with anyio.move_on_after(wait_s):
             while (handle := await anyio.to_thread.run_sync(lambda: try_lock(path, shared=False))) is None:
                 if not told:
@@ -97,27 +105,53 @@ class Record:
             return handle
         raise SetupFailed(f"another process has installed for {wait_s:g} s by the record in {self._folder}; look at it")
 
+    async def _in_thread(self, change: Callable[[], None], *, save: bool = False) -> None:
+        try:
+            await anyio.to_thread.run_sync(lambda: self._changed(change, save=save))
+        except OSError as exc:
+            raise SetupFailed(
+                f"the record of what is installed cannot be kept in {self._folder} ({exc.strerror}); make it writable"
+            ) from exc
+
+    def _changed(self, change: Callable[[], None], *, save: bool) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        handle = _locked(self._folder / "record.lock")
+        try:
+            self._load()
+            change()
+            if save:
+                self._save()
+        finally:
+            os.close(handle)
+
     def _load(self) -> None:
         try:
             document = json.loads((self._folder / _FILE).read_text())
             self._done = {str(key): dict(facts) for key, facts in document["done"].items()}
             self._begun = {str(key): dict(facts) for key, facts in document["begun"].items()}
         except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            log.warning("record of the set-up not readable, every step is done again", reason=str(exc))
+            self._done, self._begun = {}, {}
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            log.warning("record of the set-up is damaged, every step is done again", reason=str(exc))
+            self._done, self._begun = {}, {}
 
     def _save(self) -> None:
-        part = self._folder / f".{_FILE}.{uuid.uuid4().hex}.part"
-        try:
-            with part.open("w") as file:
-                json.dump({"version": 1, "done": self._done, "begun": self._begun}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._folder / _FILE)
-        except OSError as exc:
-            part.unlink(missing_ok=True)
-            raise SetupFailed(f"the record in {self._folder} cannot be written ({exc.strerror})") from exc
+        part = self._folder / f".{_FILE}.part"
+        with part.open("w") as file:
+            json.dump({"version": 1, "done": self._done, "begun": self._begun}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._folder / _FILE)
+
+
+def _locked(path: Path) -> int:
+    """Lock for one change; whoever has it needs milliseconds."""
+    deadline = time.monotonic() + _CHANGE_WITHIN_S
+    while (handle := try_lock(path, shared=False)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, "another process holds its lock", str(path))
+        time.sleep(_CHANGE_LOOK_S)
+    return handle
 
 
 def environment_id(python: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal
 
 import aiohttp
 from yarl import URL
@@ -45,7 +45,7 @@ class Call:
         url: With its signature, if it has one.
         headers: For whoever answers.
         secret_headers: For the first origin only.
-        follow: Whether redirects are followed.
+        follow: Which redirects are followed: none, those within the origin, all.
         expect: Whether the server knows ``Expect: 100-continue``.
     """
 
@@ -53,7 +53,7 @@ class Call:
     url: URL = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     secret_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    follow: bool = False
+    follow: Literal["none", "origin", "all"] = "none"
     expect: bool = False
 
 
@@ -231,6 +231,8 @@ class Carrier:
     ) -> Answer:
         """Send a small request; the answer is a 2xx, and none that ``is_refusal`` all the same.
 
+        With ``follow="origin"`` it may also be the redirect that leaves the origin.
+
         Raises:
             Fault: Another status, or no answer.
         """
@@ -275,20 +277,27 @@ class Carrier:
         for _ in range(MOST_REDIRECTS + 1):
             sent = {**call.headers, **headers, **secret}
             async with self._outgoing.exchange(call.method, url, sent, body=body(), expect=expect) as (response, pace):
-                if not call.follow or response.status not in _FOLLOWED.get(call.method, ()):
+                target = _redirect(call, response, url)
+                if target is None or (call.follow == "origin" and origin(target) != origin(url)):
                     yield response, pace, url
                     return
-                target = resolve_location(url, response.headers.get("Location", ""))
             if origin(target) != origin(call.url):
                 secret = {}
             url = target
         raise Fault(f"the server redirects more than {MOST_REDIRECTS} times; correct the URL", passing=False)
 
 
+def _redirect(call: Call, response: aiohttp.ClientResponse, url: URL) -> URL | None:
+    if call.follow == "none" or response.status not in _FOLLOWED.get(call.method, ()):
+        return None
+    return resolve_location(url, response.headers.get("Location", ""))
+
+
 def _accepted(answer: Answer, call: Call, explain: Explain) -> Answer:
-    if 200 <= answer.status < 300:
+    last = 400 if call.follow == "origin" else 300
+    if 200 <= answer.status < last:
         return answer
-    if 300 <= answer.status < 400 and call.follow:
+    if answer.status < 400 and call.follow == "all":
         raise Fault(f"the server redirects with HTTP {answer.status}; give the address it leads to", passing=False)
     raise explain(answer)
 

@@ -105,7 +105,7 @@ class HttpStorage(Storage):
             secret = {"Authorization": parsed.authorization}
         elif self._header is not None and self._is_listed(url):
             secret = dict([self._header])
-        return Call(method, url, headers or {}, secret, follow=True)
+        return Call(method, url, headers or {}, secret, follow="all")
 
     def _is_listed(self, url: URL) -> bool:
         host = (url.host or "").rstrip(".").lower()

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Final, Self
 
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HFValidationError
+
+from app.storage.hub_reasons import HUB_REASONS
 
 __all__ = ["main"]
 
@@ -27,14 +30,13 @@ _SAY_EVERY_S: Final = 0.2
 _SHA256_LENGTH: Final = 64
 _CHUNK_BYTES: Final = 1024 * 1024
 
-# By the names of the library's exceptions, the most special first: reason, passing.
-_FAULTS: Final = {
-    "GatedRepoError": ("the repository is gated; accept its conditions on the Hub and send a token", False),
-    "DisabledRepoError": ("the Hub has disabled the repository", False),
-    "RepositoryNotFoundError": ("there is no such repository, or the token may not see it; correct them", False),
-    "RevisionNotFoundError": ("the repository has no such revision; correct it", False),
-    "EntryNotFoundError": ("the repository has no such file in this revision; correct the path", False),
-    "HFValidationError": ("the Hub takes no such repository name; correct it", False),
+# The library's exceptions by name, the most special first, and the Hub's code for each.
+_CODES: Final = {
+    "GatedRepoError": "GatedRepo",
+    "DisabledRepoError": "DisabledRepo",
+    "RepositoryNotFoundError": "RepoNotFound",
+    "RevisionNotFoundError": "RevisionNotFound",
+    "EntryNotFoundError": "EntryNotFound",
 }
 
 
@@ -46,6 +48,7 @@ def main() -> None:
     say = Bar.say = Voice(voice)
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _hurry(float(job["longest_sleep_s"]))
     try:
         done = {"download": _download, "upload": _upload, "probe": _probe}[job["do"]](job, say)
     except Exception as exc:  # noqa: BLE001 - the boundary of this process: everything becomes a fault
@@ -61,6 +64,16 @@ def _end_with_parent() -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdin.read()
     os._exit(1)
+
+
+def _hurry(longest_s: float) -> None:
+    """Cut the library's pauses: it would sleep for a day where a Retry-After says so. Our parent does the waiting."""
+    sleep = time.sleep
+
+    def shorter(seconds: float) -> None:
+        sleep(min(seconds, longest_s))
+
+    time.sleep = shorter  # type: ignore[assignment]  # takes what is used of it
 
 
 class Voice:
@@ -138,6 +151,13 @@ class Damaged(Exception):
     """What arrived is not what the Hub said."""
 
 
+_OURS: Final = {
+    TooLarge: ("it is larger than MAX_DOWNLOAD_GB allows; raise that", False),
+    Damaged: ("what arrived is not what the Hub said; try again later", True),
+    HFValidationError: ("the Hub takes no such repository name; correct it", False),
+}
+
+
 class Bar:
     """Stands where the library wants a progress bar: shows nothing and tells the parent."""
 
@@ -181,15 +201,15 @@ def _fault(exc: Exception) -> dict[str, Any]:
     """What went wrong, in our words; the library's texts may hold signed URLs."""
     names = [kind.__name__ for kind in type(exc).__mro__]
     status = getattr(getattr(exc, "response", None), "status_code", None)
-    if isinstance(exc, TooLarge):
-        return _told("it is larger than MAX_DOWNLOAD_GB allows; raise that", passing=False)
-    if isinstance(exc, Damaged):
-        return _told("what arrived is not what the Hub said; try again later", passing=True)
     if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return _told("the disk is full; make room, or set LRU_CACHE_SIZE_GB below its size", passing=True)
-    for name, (reason, passing) in _FAULTS.items():
+    for kind, (reason, passing) in _OURS.items():
+        if isinstance(exc, kind):
+            return _told(reason, passing=passing)
+    for name, code in _CODES.items():
+        # Its local sister means that the Hub did not answer.
         if name in names and "LocalEntryNotFoundError" not in names:
-            return _told(reason, passing=passing, status=status)
+            return _told(HUB_REASONS[code], passing=False, status=status)
     if isinstance(status, int):
         return {"status": status, "headers": _retry_after(exc)}
     return _told(f"the Hub cannot be reached or broke off ({names[0]}); try again later", passing=True)

@@ -76,7 +76,8 @@ class HubProcess:
                     scope.deadline = anyio.current_time() + _UPLOAD_BESIDES_S + int(size) / _SLOWEST_UPLOAD
                 assert process.stdin is not None  # noqa: S101 - asked for above
                 with suppress(anyio.BrokenResourceError):
-                    await process.stdin.send(json.dumps(job).encode() + b"\n")
+                    document = {**job, "longest_sleep_s": self._timings.longest_delay_s / 10}
+                    await process.stdin.send(json.dumps(document).encode() + b"\n")
                 return await _follow(process, pace, progress, is_upload=size is not None)
             raise Fault(f"{pace.reason}; try again later", passing=True)
         finally:

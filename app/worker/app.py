@@ -1,4 +1,4 @@
-"""The worker put together: every part is made here, started here and ended here, in named steps."""
+"""The worker as a process: connections opened in order, signals, and the way out."""
 
 from __future__ import annotations
 
@@ -6,52 +6,19 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import aiohttp
 import anyio
-import anyio.to_thread
 import structlog
-from anyio.abc import TaskGroup
 
-from app.comfy.client import ComfyClient
-from app.comfy.folders import Shared, probe_shared
-from app.comfy.outputs import OutputReader
-from app.comfy.process import Supervisor
-from app.comfy.run import Runs
-from app.comfy.watch import Watch
-from app.errors import ComfybusError, ComfyUnavailable
-from app.http import Probes, serve_http
-from app.images import Converter
-from app.metrics import Metrics
-from app.prepare.prepare import Folders, Preparer
-from app.prepare.workflows import Workflows
+from app.http import serve_http
 from app.settings import Settings
 from app.settings.broker import nats_config
-from app.settings.parts import prepare_config, process_config, storage_config
-from app.storage.stores import Stores
-from app.worker.cancels import Cancels
-from app.worker.control import Control
-from app.worker.events import EventMaker
-from app.worker.inputs import RequestInputs, resolve_reference
-from app.worker.intake import Intake
-from app.worker.job import Job
-from app.worker.outbox import Outbox
-from app.worker.perform import Limits, Performer
-from app.worker.pipeline import Pipeline
-from app.worker.presence import Presence
-from app.worker.sinks import StoresSink, converting, output_bucket, scrubber_of
-from app.worker.system import SystemEvents
-from app.worker.transfers import Transfers
-from brokers.base import Delivery, Health, Tries
+from app.worker.worker import Worker
 from brokers.nats import NatsBus
 
 __all__ = ["run_worker"]
-
-COMFY_PAUSE_S = 1.0
-# The shipped workflows are a package beside this one.
-SHIPPED_WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 log = structlog.get_logger("comfybus.worker")
 
@@ -93,204 +60,3 @@ async def _signals() -> AsyncIterator[anyio.Event]:
             tasks.start_soon(listen)
             yield stop
             tasks.cancel_scope.cancel()
-
-
-class Worker:
-    """All parts of one worker around one ComfyUI."""
-
-    def __init__(
-        self, settings: Settings, bus: NatsBus, session: aiohttp.ClientSession, scratch: Path, stop: anyio.Event
-    ) -> None:
-        self._settings = settings
-        self._bus = bus
-        self._scratch = scratch
-        self._stop = stop
-        self._warm = False
-        self._pipeline: Pipeline | None = None
-        self._tasks: TaskGroup
-        self._metrics = Metrics()
-        self._maker = EventMaker(settings.worker)
-        self._outbox = Outbox(bus, 1 / settings.progress_rate)
-        self._client = ComfyClient(settings.comfy_url, session)
-        self._system = SystemEvents(self._outbox, self._maker, settings.system_metadata, self._request_of)
-        self._watch = Watch(self._client, system_events=settings.published_events, on_system_event=self._system.take)
-        transfers = Transfers(self._outbox, self._maker, self._metrics, settings.system_metadata)
-        self.stores = Stores(storage_config(settings), objects=output_bucket(settings, bus), on_transfer=transfers.take)
-        self._cancels = Cancels()
-        self._control = Control(bus, settings.worker, self._cancels, on_cancel=self._cancel, on_drain=self._stop.set)
-        self._presence = Presence(
-            bus,
-            self._maker,
-            self._watch,
-            self._client,
-            capacity=settings.max_in_flight,
-            in_flight=lambda: self._in_flight,
-        )
-        self._failure: ComfybusError | None = None
-        self._inputs: RequestInputs | None = None
-        process = process_config(settings)
-        self._supervisor = Supervisor(process, self._client.alive, on_start=self._comfy_started) if process else None
-        self._watch_metrics()
-        self.probes = Probes(
-            was_warm=lambda: self._warm,
-            ready=self.ready,
-            models=self._client.models,
-            metrics=self._metrics,
-            topic_prefix=settings.topic_prefix,
-        )
-
-    async def run(self) -> None:
-        """Start the parts in order, work until asked to stop, then drain.
-
-        Raises:
-            ComfybusError: ComfyUI ended and is not to be started again; what could be drained was.
-        """
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            if self._supervisor is not None:
-                tasks.start_soon(self._supervise, self._supervisor)
-            for part in (self._watch.run, self._outbox.run, self._control.run):
-                tasks.start_soon(part)
-            tasks.start_soon(self._work_when_ready, tasks)
-            await self._stop.wait()
-            if self._pipeline is not None:
-                log.info("draining", in_flight=self._in_flight, timeout_s=self._settings.drain_timeout_s)
-                await self._pipeline.drain(self._settings.drain_timeout_s)
-                await self._presence.say("worker.stopped")
-            tasks.cancel_scope.cancel()
-        if self._failure is not None:
-            raise self._failure
-
-    async def _supervise(self, supervisor: Supervisor) -> None:
-        """Keep ComfyUI running; when that has to be given up the worker drains and ends with the reason."""
-        try:
-            await supervisor.run()
-        except ComfybusError as exc:
-            log.error("ComfyUI is given up", reason=str(exc))
-            self._failure = exc
-            self._stop.set()
-
-    def _comfy_started(self) -> None:
-        """A new ComfyUI knows nothing of what was uploaded to the last one."""
-        if self._inputs is not None:
-            self._inputs.comfy_restarted()
-
-    def _restart_comfy(self, reason: str) -> None:
-        if self._supervisor is None:
-            log.error("ComfyUI needs a restart; without CMD nobody but an operator can do that", reason=reason)
-            return
-        self._tasks.start_soon(partial(self._supervisor.restart, reason, seen_start=self._supervisor.starts))
-
-    async def _work_when_ready(self, tasks: TaskGroup) -> None:
-        """Wait for ComfyUI and for the cancels of the last day, then take requests."""
-        await self._until_comfy_answers()
-        await self._bus.commands_read.wait()
-        workflows = await anyio.to_thread.run_sync(Workflows.load, self._settings.workflow_dir or SHIPPED_WORKFLOWS)
-        self._pipeline = self._make_pipeline(await self._find_folders(), workflows)
-        self._warm = True
-        tasks.start_soon(self._presence.run)
-        log.info("ready", comfyui=self._watch.version)
-        await self._pipeline.run()
-
-    async def _until_comfy_answers(self) -> None:
-        while not (self._watch.up and await self._client.alive()):
-            log.warning("waiting for ComfyUI", url=self._settings.comfy_url)
-            await anyio.sleep(COMFY_PAUSE_S)
-
-    async def _find_folders(self) -> Shared:
-        """Which of ComfyUI's folders are ours too; the others' files travel over HTTP."""
-        settings = self._settings
-        while True:
-            try:
-                shared = await probe_shared(self._client, settings.input_folder, settings.output_folder)
-            except ComfyUnavailable as exc:
-                log.warning("folders not probed", reason=str(exc))
-                await anyio.sleep(COMFY_PAUSE_S)
-            else:
-                log.info("folders probed", input_shared=shared.input, output_shared=shared.output)
-                return shared
-
-    def _make_pipeline(self, shared: Shared, workflows: Workflows) -> Pipeline:
-        settings = self._settings
-        reader = OutputReader(self._client, output_dir=settings.output_folder if shared.output else None)
-        folders = Folders(
-            settings.input_folder if shared.input else None, settings.output_folder if shared.output else None
-        )
-        preparer = Preparer(self._client, self.stores.fetch, folders, prepare_config(settings))
-        converter = Converter()
-        self._inputs = RequestInputs(preparer, workflows, self.stores)
-        performer = Performer(
-            bus=self._bus,
-            runs=Runs(self._client, self._watch, settings.prefetch, on_hung=self._restart_comfy),
-            reader=reader,
-            maker=self._maker,
-            metrics=self._metrics,
-            inputs=self._inputs,
-            scrubber=lambda job: scrubber_of(job, self.stores),
-            sink=StoresSink(self.stores),
-            convert=lambda job: converting(converter, reader, job),
-            limits=Limits(settings.max_attempts, settings.inline_limit_kb * 1024),
-            scratch=self._scratch,
-        )
-        return Pipeline(
-            self._bus,
-            performer,
-            self._cancels,
-            self._metrics,
-            resolve=partial(resolve_reference, stores=self.stores),
-            make_job=self._make_job,
-            max_in_flight=settings.max_in_flight,
-            ready_to_take=self._ready_to_take,
-        )
-
-    def _make_job(self, delivery: Delivery, intake: Intake, tries: Tries) -> Job:
-        return Job(
-            delivery,
-            intake,
-            tries,
-            maker=self._maker,
-            outbox=self._outbox,
-            progress_rate=self._settings.progress_rate,
-            default_timeout_s=self._settings.prompt_timeout_s,
-        )
-
-    # --- what the parts ask of each other
-
-    @property
-    def _in_flight(self) -> int:
-        return self._pipeline.in_flight if self._pipeline else 0
-
-    def _cancel(self, request_id: str) -> None:
-        if self._pipeline is not None:
-            self._pipeline.cancel(request_id)
-
-    def _request_of(self, prompt_id: str) -> str | None:
-        return self._pipeline.request_of(prompt_id) if self._pipeline else None
-
-    def _ready_to_take(self) -> Health:
-        up = self._watch.up and (self._supervisor is None or self._supervisor.up)
-        return Health(ok=up, reason="" if up else "ComfyUI does not answer")
-
-    def ready(self) -> Health:
-        """Whether this worker takes and answers requests now; the reason says what is missing."""
-        depth, limit = self._watch.queue_remaining or 0, self._settings.max_queue_depth
-        if self._stop.is_set():
-            return Health(ok=False, reason="the worker is draining")
-        if self._supervisor is not None and not self._supervisor.up:
-            return Health(ok=False, reason=self._supervisor.trouble or "ComfyUI is being started")
-        if not self._watch.up:
-            return Health(ok=False, reason=f"ComfyUI at {self._settings.comfy_url} does not answer")
-        if not self._warm:
-            return Health(ok=False, reason="the worker is starting")
-        if limit and depth >= limit:
-            return Health(ok=False, reason=f"ComfyUI's queue has {depth} prompts, MAX_QUEUE_DEPTH is {limit}")
-        return self._bus.health()
-
-    def _watch_metrics(self) -> None:
-        metrics = self._metrics
-        metrics.watch("in_flight", "Prompts in hand.", lambda: self._in_flight)
-        metrics.watch("comfyui_up", "1 while ComfyUI answers.", lambda: float(self._watch.up))
-        metrics.watch(
-            "comfyui_queue", "Prompts in ComfyUI's queue, anybody's.", lambda: self._watch.queue_remaining or 0
-        )
-        metrics.watch("broker_ok", "1 while requests can be taken and answered.", lambda: float(self._bus.health().ok))

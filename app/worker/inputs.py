@@ -8,19 +8,26 @@ from dataclasses import replace
 
 import structlog
 
+from app.comfy.client import ComfyClient
 from app.errors import InvalidRequest, PromptError
 from app.images import check_options
 from app.prepare.context import ContextSource, seed_for
+from app.prepare.git_address import AddressCheck
+from app.prepare.git_clone import GitClone
 from app.prepare.holds import Hold
-from app.prepare.prepare import Preparer
-from app.prepare.workflows import Workflows
+from app.prepare.prepare import Folders, Preparer
+from app.prepare.repositories import Repositories
+from app.prepare.workflows import Workflows, input_location
+from app.settings import Settings
+from app.settings.parts import prepare_config, storage_config
+from app.storage.guard import Guard
 from app.storage.stores import Stores
 from app.worker.intake import Intake, read_delivery
 from app.worker.job import Job
 from brokers.base import RequestOrigin
 from schemas.prompt import Graph, PromptRequest
 
-__all__ = ["RequestInputs", "resolve_reference"]
+__all__ = ["RequestInputs", "make_inputs", "resolve_reference"]
 
 # A request by reference is still read into memory as JSON.
 LARGEST_REFERENCE_BYTES = 64 * 1024 * 1024
@@ -45,6 +52,22 @@ async def resolve_reference(
         refusal = InvalidRequest("a reference leads to another reference; send it directly", location="ce_dataref")
         return replace(found, refusal=refusal, dataref=None)
     return found
+
+
+def make_inputs(
+    settings: Settings, client: ComfyClient, stores: Stores, folders: Folders, found: Workflows
+) -> RequestInputs:
+    """Everything that prepares requests, for one ComfyUI and its folders."""
+    storage = storage_config(settings)
+    proxies = {"http_proxy": storage.proxies.http, "https_proxy": storage.proxies.https}
+    clone = GitClone(
+        AddressCheck(Guard(storage.allowed_private_hosts), proxied=any(proxies.values())),
+        limit_bytes=storage.max_download_bytes,
+        proxies={name: value for name, value in proxies.items() if value},
+    )
+    repositories = Repositories(stores.fetch, stores.read, clone)
+    preparer = Preparer(client, stores.fetch, folders, prepare_config(settings), repositories)
+    return RequestInputs(preparer, found, stores)
 
 
 class RequestInputs:
@@ -82,11 +105,16 @@ class RequestInputs:
         Raises:
             PromptError: An input, the workflow or the request is at fault; ``location`` names the field.
         """
-        graph = request.prompt
+        graph = request.prompt or {}
         if request.workflow is not None:
             graph = await self._workflows.generate(
                 request.workflow, request.input or {}, self._context, seed=seed_for(job.key)
             )
-        return await self._preparer.prepare(
-            graph or {}, key=job.key, attempt=job.tries.attempt, request=request, hold=hold
-        )
+        try:
+            return await self._preparer.prepare(
+                graph, key=job.key, attempt=job.tries.attempt, request=request, hold=hold
+            )
+        except PromptError as exc:
+            if request.workflow is not None:
+                exc.location = input_location(exc.location, graph, request.input or {})
+            raise

@@ -10,8 +10,8 @@ from brokers.base import RequestKey
 
 __all__ = ["REMEMBERED", "Answered", "Claims", "fingerprint_of"]
 
-# So many answered ids are remembered per partition, the latest; about 20 MB when full.
-REMEMBERED = 100_000
+# So many answered ids are remembered per partition, the latest; some 5 MB when full.
+REMEMBERED = 20_000
 # By these an event that is stored is known as the one we sent.
 _FINGERPRINT = ("id", "source", "time")
 

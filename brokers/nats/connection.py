@@ -41,7 +41,7 @@ class NatsConfig:
         first_connection_s: How long the first connection may take; later ones are tried for ever.
     """
 
-    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    servers: tuple[str, ...] = field(default=("nats://127.0.0.1:4222",), repr=False)
     names: Names = field(default_factory=Names)
     ack_wait_s: float = 30
     result_retention_h: float = 168
@@ -56,7 +56,7 @@ class NatsConfig:
     @property
     def where(self) -> str:
         """The servers' addresses without user and password, for messages."""
-        return ", ".join(_without_user(url).partition("://")[2] for url in self.servers)
+        return ", ".join(_without_user(url).rpartition("://")[2] for url in self.servers)
 
 
 def make_broker(config: NatsConfig, callbacks: Mapping[str, Callback]) -> LastingBroker:

@@ -89,12 +89,16 @@ class Folders:
             names = [name for name in names if _is_image(name)]
         return sorted(names)
 
+    def model_folders(self, kind: str) -> list[Path]:
+        """Name the folders of one model type; KeyError for an unknown type."""
+        names, _ = MODEL_FOLDERS[kind]
+        return [self.home / "custom_nodes" if kind == "custom_nodes" else self.models / name for name in names]
+
     def model_files(self, kind: str) -> list[str]:
         """List the files of one model type in order, as paths below its folder; KeyError for an unknown type."""
-        names, endings = MODEL_FOLDERS[kind]
+        _, endings = MODEL_FOLDERS[kind]
         found: set[str] = set()
-        for name in names:
-            folder = self.home / "custom_nodes" if kind == "custom_nodes" else self.models / name
+        for folder in self.model_folders(kind):
             for parent, _, files in os.walk(folder, followlinks=True):
                 found.update(os.path.relpath(os.path.join(parent, file), folder) for file in files)  # noqa: PTH118
         return sorted(file for file in found if not endings or Path(file).suffix.lower() in endings)

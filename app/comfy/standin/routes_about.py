@@ -108,6 +108,15 @@ async def models(request: web.Request) -> web.Response:
     return web.json_response(request.app[ENGINE].folders.model_files(kind))
 
 
+@routes.get("/experiment/models")
+async def model_folders(request: web.Request) -> web.Response:
+    """Answer the folders of each model type but configs and custom nodes."""
+    home = request.app[ENGINE].folders
+    shown = [kind for kind in MODEL_FOLDERS if kind not in {"configs", "custom_nodes"}]
+    listed = [{"name": kind, "folders": [str(path) for path in home.model_folders(kind)]} for kind in shown]
+    return web.json_response(listed)
+
+
 @routes.get("/embeddings")
 async def embeddings(request: web.Request) -> web.Response:
     """Answer the embeddings without their file endings."""

@@ -86,9 +86,11 @@ class Leases:
         part = math.ceil(SHARES / await self._count_bridges(began))
         won = list[int]()
         for share in range(SHARES):
-            if len(self._held) >= part:
-                break
-            if share not in self._held and await self._take(share, began):
+            if share in self._held:
+                continue
+            # Also those that are not for us are watched, so that they are known to be silent when they become ours.
+            expected = await self._expected_of_free(share, began)
+            if expected is not None and len(self._held) < part and await self._take(share, expected):
                 won.append(share)
         surplus = sorted(self._held)[part:]
         return Changes(tuple(won), tuple(lost), tuple(surplus))
@@ -104,11 +106,13 @@ class Leases:
             await delete(self._link, DOING, self._own.stream, held.sequence)
 
     async def say_farewell(self) -> None:
-        """Count no longer as a bridge that wants its part.
+        """Give back what is left, and count no longer as a bridge that wants its part.
 
         Raises:
             BrokerUnavailable: No answer; then it takes the length of a lease.
         """
+        for share in list(self._held):
+            await self.give_back(share)
         mine = await self._link.read(DOING, self._own.stream, last_by_subj=self._own.subject("bridge", self._bridge))
         if mine is not None:
             await delete(self._link, DOING, self._own.stream, mine.sequence)
@@ -134,18 +138,20 @@ class Leases:
         held.sequence = found.sequence
         return True
 
-    async def _take(self, share: int, now: float) -> bool:
-        """Take a share that nobody holds, or whose holder has been silent for the length of a lease."""
+    async def _expected_of_free(self, share: int, now: float) -> int | None:
+        """The sequence to take a share by, if nobody holds it or its holder has been silent for a lease."""
         found = await self._link.read(DOING, self._own.stream, last_by_subj=self._lease(share))
-        if found is not None and not self._is_silent(self._lease(share), found.sequence, now):
-            return False
+        if found is None:
+            return 0
+        return found.sequence if self._is_silent(self._lease(share), found.sequence, now) else None
+
+    async def _take(self, share: int, expected: int) -> bool:
         began = anyio.current_time()
         try:
-            sequence = await self._write(share, found.sequence if found else 0)
+            sequence = await self._write(share, expected)
         except Conflict:
             return False
         self._held[share] = _Hold(sequence, began)
-        self._seen.pop(self._lease(share), None)
         return True
 
     async def _write(self, share: int, expected: int) -> int:

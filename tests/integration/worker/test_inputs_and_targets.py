@@ -172,3 +172,34 @@ async def test_a_request_may_come_as_a_reference(lab: Stack) -> None:
     await lab.outside.send(b"", {"ce-dataref": "nats://comfyui-outputs/requests/none", "ce-id": "ref-2"})
     body = (await lab.outside.terminal("ref-2")).body
     assert (body["code"], body["location"]) == ("input_unavailable", "ce_dataref")
+
+
+async def test_a_named_workflow_runs_and_its_faults_name_the_field(tmp_path: Path) -> None:
+    """workflow and input in place of a prompt; a wrong input, an unknown workflow and a bad picture are named."""
+    folder = tmp_path / "workflows" / "pics"
+    folder.mkdir(parents=True)
+    (folder / "invert.py").write_text(
+        "from pydantic import BaseModel, Field\n\n\n"
+        "class Input(BaseModel):\n"
+        '    image: str = Field(description="A picture.")\n'
+        "    size: int = Field(default=64, ge=8, le=512)\n\n\n"
+        "def generate(input: Input) -> dict:\n"
+        "    return {\n"
+        '        "1": {"class_type": "LoadImage", "inputs": {"image": input.image}},\n'
+        '        "2": {"class_type": "ImageScale", "inputs": {"image": ["1", 0], "upscale_method": "bilinear",\n'
+        '              "width": input.size, "height": input.size, "crop": "disabled"}},\n'
+        '        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "wf"}},\n'
+        "    }\n"
+    )
+    async with run_stack(tmp_path, WORKFLOW_DIR=tmp_path / "workflows", CACHE_DIR=tmp_path / "cache") as stack:
+        await stack.worker(await stack.comfy()).start()
+        data = base64.b64encode(png()).decode()
+        body = await run(stack, "wf-1", workflow="pics/invert", input={"image": data, "size": 100})
+        assert first_image(body).size == (100, 100)
+        assert (body["workflow"], body["input"]["size"]) == ("pics/invert", 100)
+        body = await run(stack, "wf-2", workflow="pics/invert", input={"image": data, "size": 5})
+        assert (body["code"], body["location"]) == ("invalid_request", "input.size")
+        body = await run(stack, "wf-3", workflow="pics/none", input={})
+        assert (body["code"], body["location"]) == ("workflow_not_found", "workflow")
+        body = await run(stack, "wf-4", workflow="pics/invert", input={"image": "/etc/passwd"})
+        assert body["location"] == "input.image"

@@ -137,7 +137,11 @@ class HubPlace(Place):
         hub.create("models", "u/r")
 
     def access(self, base: str | None = None) -> Access:
-        return Access({"hugging_face": HuggingFaceConfig(self.hub.token, base or self.hub.url)})
+        # The double's CDN is this machine under another name.
+        hosts = ("localhost",)
+        return Access(
+            {"hugging_face": HuggingFaceConfig(self.hub.token, base or self.hub.url), "allowed_private_hosts": hosts}
+        )
 
     def url(self, name: str, base: str | None = None) -> str:
         return f"{base or self.hub.url}/u/r/resolve/main/{quote(name, safe='')}"

@@ -1,0 +1,214 @@
+"""The webhook bridge's connection to NATS; see ``brokers.webhooks.WebhookBus``."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+import nats.errors
+import structlog
+from anyio import Event
+from anyio.abc import TaskGroup
+from nats.aio.msg import Msg
+
+from brokers.base import BrokerError, Health
+from brokers.nats.connection import NatsConfig
+from brokers.nats.letters import MESSAGE_ID
+from brokers.nats.link import Conflict, Link
+from brokers.nats.objects import NatsObjects
+from brokers.nats.trouble import Troubles
+from brokers.nats.webhooks.declare import declare
+from brokers.nats.webhooks.feed import FeedReader, NatsFedEvent
+from brokers.nats.webhooks.layout import WebhookNames, share_of
+from brokers.nats.webhooks.leases import Changes, Leases
+from brokers.nats.webhooks.patience import Patience
+from brokers.nats.webhooks.share import EXPECTED, NatsShare
+from brokers.webhooks import Feed, NewDelivery, Share
+
+__all__ = ["NatsWebhookBus"]
+
+STORING = "store a webhook delivery"
+HOLDING = "hold shares of the webhooks"
+DECLARING = "declare the streams"
+# A lease is looked at so often in its length.
+LOOKS = 5
+DECLARE_EVERY_S = 15.0
+DECLARE_PAUSE_S = 1.0
+FAREWELL_S = 3.0
+
+log = structlog.get_logger("comfybus.nats")
+
+
+class NatsWebhookBus:
+    """See ``brokers.webhooks.WebhookBus``."""
+
+    def __init__(self, config: NatsConfig, *, feeds: frozenset[Feed] = frozenset(Feed), lease_s: float = 10) -> None:
+        """Prepare; nothing is connected before ``open``.
+
+        Args:
+            config: Where NATS is and what the channels are called.
+            feeds: Which of them are read.
+            lease_s: How long the shares of a bridge that was killed stay with it.
+        """
+        self.link = Link(config)
+        self._config = config
+        self._feeds = feeds
+        self._lease_s = lease_s
+        self._own = WebhookNames(config.names)
+        self._look = anyio.Event()
+        self._troubles = Troubles(self.link, self._look_soon)
+        self._patience = Patience(self.link, self._troubles)
+        self._readers = {feed: FeedReader(self.link, feed, self._troubles) for feed in Feed}
+        self.bridge = f"{_plain(socket.gethostname())[:48]}-{secrets.token_hex(4)}"
+        self._leases = Leases(self.link, self._own, self.bridge, lease_s)
+        self._shares: dict[int, NatsShare] = {}
+
+    def _look_soon(self) -> None:
+        self._look.set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[NatsWebhookBus]:
+        """Connect and stay connected until the block ends; see the protocol."""
+        failure: Exception | None = None
+        async with self.link.open():
+            await declare(self.link, self._config, self._feeds)
+            self.link.on_restored.append(self._look_soon)
+            with self.link.doing("listen to webhook deliveries"):
+                heard = await self.link.client.subscribe(self._own.subject("due", "*", "*", "*"), cb=self._heard)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep_declared)
+                try:
+                    yield self
+                except Exception as exc:  # noqa: BLE001 - raised again below, outside the group that would wrap it
+                    failure = exc
+                finally:
+                    with anyio.CancelScope(shield=True), suppress(nats.errors.Error):
+                        await heard.unsubscribe()
+                    tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _keep_declared(self) -> None:
+        """Make again what somebody deleted."""
+        while True:
+            with anyio.move_on_after(DECLARE_EVERY_S):
+                await self._look.wait()
+            self._look = anyio.Event()
+            await self.link.wait_connected()
+            try:
+                await declare(self.link, self._config, self._feeds)
+            except BrokerError as exc:
+                self._troubles.report(DECLARING, exc)
+            else:
+                self._troubles.over(DECLARING)
+            await anyio.sleep(DECLARE_PAUSE_S)
+
+    def objects(self, bucket: str | None = None) -> NatsObjects:
+        """An object store bucket, by default the one for outputs; it is read only."""
+        return NatsObjects(self.link, bucket or self._config.names.output_bucket)
+
+    # --- events
+
+    async def take(self, feed: Feed, wait_s: float) -> NatsFedEvent | None:
+        """The next event; see the protocol."""
+        return await self._readers[feed].take(wait_s)
+
+    # --- the queue
+
+    async def enqueue(self, new: NewDelivery) -> None:
+        """Body first, then the record, so that a record always has its body; see the protocol."""
+
+        async def store_body() -> None:
+            headers = {MESSAGE_ID: f"{new.id}/body"}
+            await self.link.store(STORING, self._own.subject("body", new.id), new.body, headers)
+
+        async def store_record() -> None:
+            headers = {MESSAGE_ID: new.id, EXPECTED: "0"}
+            # A conflict means that it waits already.
+            with suppress(Conflict):
+                await self.link.store(STORING, self._own.due(new.lane, new.id), new.record, headers)
+
+        await self._patience.insist(STORING, store_body)
+        await self._patience.insist(STORING, store_record)
+        self._wake(share_of(new.lane))
+
+    async def _heard(self, message: Msg) -> None:
+        self._wake(self._own.parse_due(message.subject)[0])
+
+    def _wake(self, number: int) -> None:
+        if share := self._shares.get(number):
+            share.wake()
+
+    # --- shares
+
+    async def serve(self, work: Callable[[Share], Awaitable[None]], stop: anyio.Event) -> None:
+        """Hold our part and work on it; see the protocol."""
+        async with anyio.create_task_group() as running, anyio.create_task_group() as keeping:
+            keeping.start_soon(self._keep_leases, running, work, stop)
+            await stop.wait()
+            for share in self._shares.values():
+                share.leave.set()
+            # Leases are kept meanwhile.
+            while self._shares:
+                await next(iter(self._shares.values())).ended.wait()
+            keeping.cancel_scope.cancel()
+        with anyio.move_on_after(FAREWELL_S), suppress(BrokerError):
+            await self._leases.say_farewell()
+
+    async def _keep_leases(self, running: TaskGroup, work: Callable[[Share], Awaitable[None]], stop: Event) -> None:
+        while True:
+            await self.link.wait_connected()
+            try:
+                changes = await self._leases.look()
+            except BrokerError as exc:
+                self._troubles.report(HOLDING, exc)
+            else:
+                self._troubles.over(HOLDING)
+                self._follow(changes, stop)
+                for number in changes.won:
+                    running.start_soon(self._work_on, number, work, stop)
+            await anyio.sleep(self._lease_s / LOOKS)
+
+    def _follow(self, changes: Changes, stop: Event) -> None:
+        told = {name: list(value) for name, value in vars(changes).items() if value}
+        if told and not stop.is_set():
+            log.info("shares changed", **told)
+        for number in changes.lost:
+            if share := self._shares.get(number):
+                share.scope.cancel()
+        for number in changes.surplus:
+            if share := self._shares.get(number):
+                share.leave.set()
+
+    async def _work_on(self, number: int, work: Callable[[Share], Awaitable[None]], stop: Event) -> None:
+        while former := self._shares.get(number):
+            # It was lost and won again: the work that was cancelled has to end first.
+            await former.ended.wait()
+        share = NatsShare(self.link, self._own, self._troubles, number, self._leases.is_safe)
+        if stop.is_set():
+            share.leave.set()
+        self._shares[number] = share
+        try:
+            with share.scope:
+                await work(share)
+        finally:
+            if not share.scope.cancelled_caught:
+                with anyio.move_on_after(FAREWELL_S, shield=True), suppress(BrokerError):
+                    await self._leases.give_back(number)
+            del self._shares[number]
+            share.ended.set()
+
+    # --- health
+
+    def health(self) -> Health:
+        """See the protocol."""
+        if not self.link.is_connected:
+            return Health(ok=False, reason="the connection to NATS is lost; it is being restored")
+        return Health(ok=not self._troubles.reason, reason=self._troubles.reason)
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "-" for letter in text)
