@@ -92,9 +92,9 @@ def plan(body: bytes, headers: Mapping[str, str], origin: str, config: BridgeCon
         found.append(source.planned("system", config.system_url, bodies.system(event), event=kind))
     metadata = event.get("metadata") if isinstance(event.get("metadata"), dict) else None
     wanted = [one for one in config.subscriptions if one.wants(kind, metadata)]
+    text = bodies.subscribed(event) if wanted else b""
+    claims = _claims(event) if wanted and kind in TERMINAL else (False, None)
     for one in wanted:
-        claims = _claims(event) if kind in TERMINAL else (False, None)
-        text = bodies.subscribed(event)
         found.append(source.planned("subscription", one.url, text, event=kind, subscription=one.name, claims=claims))
     return found
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.groups import AsJson, letters, schema, show_help
+from app.cli.groups import AsJson, letters, schema, show_help, workflow
+from app.cli.manifest import manifest
 
 __all__ = ["application"]
 
@@ -21,6 +22,8 @@ application = typer.Typer(
 )
 application.add_typer(letters, name="dlq")
 application.add_typer(schema, name="schema")
+application.add_typer(workflow, name="workflow")
+application.add_typer(manifest, name="manifest")
 
 RequestId = Annotated[str, typer.Argument(metavar="ID", help="Id of the request.")]
 

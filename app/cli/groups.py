@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "letters", "schema", "show_help"]
+__all__ = ["AsJson", "letters", "schema", "show_help", "workflow"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of words.")]
 
 letters = typer.Typer(help="Requests given up: the dead letter.", rich_markup_mode=None)
+workflow = typer.Typer(help="Named workflows.", rich_markup_mode=None)
 schema = typer.Typer(help="Documents of the wire contract.", rich_markup_mode=None)
 
 
@@ -26,6 +27,7 @@ def show_help(context: typer.Context) -> None:
 
 @letters.callback(invoke_without_command=True)
 @schema.callback(invoke_without_command=True)
+@workflow.callback(invoke_without_command=True)
 def group(context: typer.Context) -> None:
     """Show the help when no command follows."""
     if context.invoked_subcommand is None:
@@ -85,3 +87,38 @@ def write_schemas(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Ma
 
     for path in write_json_schemas(folder):
         typer.echo(path)
+
+
+@workflow.command("list")
+def list_workflows() -> None:
+    """List the workflows of WORKFLOW_DIR, by default the shipped ones."""
+    from app.cli.running import run
+    from app.cli.workflow import run_list
+
+    raise typer.Exit(run(run_list))
+
+
+@workflow.command("show")
+def show_workflow(name: Annotated[str, typer.Argument(metavar="NAME", help="As `workflow list` has it.")]) -> None:
+    """Print what a workflow does and a table of its inputs."""
+    from app.cli.running import run
+    from app.cli.workflow import run_show
+
+    raise typer.Exit(run(run_show, name))
+
+
+@workflow.command("generate")
+def generate_workflow(
+    graph: Annotated[Path, typer.Argument(metavar="IN.json", help="A graph in API format.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.py", help="The workflow to write.")],
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.py if it is there.")] = False,
+) -> None:
+    """Have a language model write a workflow for a graph.
+
+    Its answer is tried before the file appears: it must give the same graph for its default inputs.
+    """
+    from app.cli.running import run
+    from app.cli.workflow import run_generate
+
+    raise typer.Exit(run(run_generate, graph, out, overwrite=overwrite))

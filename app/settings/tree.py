@@ -15,9 +15,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.settings import checks
 from brokers.channels import Names
 
-__all__ = ["Settings"]
+__all__ = ["SHIPPED_WORKFLOWS", "Settings"]
 
 SYSTEM_META = "SYSTEM_META_"
+# The shipped workflows are a package beside this one.
+SHIPPED_WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SALAD = "salad_"
 _NOT_IN_A_WORKER_ID = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -80,6 +82,15 @@ class Settings(BaseSettings):
     allow_local_paths: bool = False
     input_cache_gb: float = Field(default=2, ge=0)
     input_cache_h: float = Field(default=24, gt=0)
+
+    # The language model of `comfybus workflow generate`.
+    workflow_llm_url: Annotated[str, AfterValidator(checks.http_url)] = ""
+    workflow_llm_model: str = ""
+    workflow_llm_api_key: SecretStr | None = None
+    anthropic_api_key: SecretStr | None = None
+    anthropic_base_url: Annotated[str, AfterValidator(checks.http_url)] = "https://api.anthropic.com"
+    minimax_api_key: SecretStr | None = None
+    minimax_base_url: Annotated[str, AfterValidator(checks.http_url)] = "https://api.minimax.io"
 
     # Storage.
     output_store: Annotated[str, AfterValidator(checks.output_store)] = ""

@@ -25,6 +25,7 @@ from app.prepare.prepare import Folders
 from app.prepare.workflows import Workflows
 from app.settings import Settings
 from app.settings.parts import process_config, storage_config
+from app.settings.tree import SHIPPED_WORKFLOWS
 from app.storage.stores import Stores
 from app.worker.cancels import Cancels
 from app.worker.control import Control
@@ -45,8 +46,6 @@ from brokers.nats import NatsBus
 __all__ = ["Worker"]
 
 COMFY_PAUSE_S = 1.0
-# The shipped workflows are a package beside this one.
-SHIPPED_WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 log = structlog.get_logger("comfybus.worker")
 

@@ -38,6 +38,8 @@ class KafkaDelivery:
         self._key: RequestKey | None = None
         self._settlement: Work | None = None
         self.lost = anyio.Event()
+        self.nearly_done = False
+        """A rebalance may wait a little for it; the worker sets this when only its outputs have to be stored."""
         self.redelivered = redelivered
         self.body: bytes = record.value or b""
         self.record_key: bytes = record.key or b""

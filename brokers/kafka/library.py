@@ -55,6 +55,7 @@ __all__ = [
     "RebalanceListener",
     "RecordsToDelete",
     "StableOffsetsRequest",
+    "StickyAssignor",
     "TopicPartition",
     "abandon_producer",
     "check_consumer",
@@ -70,6 +71,7 @@ FAREWELL_S = 3.0
 CLOSINGS = 2
 
 RebalanceListener = ConsumerRebalanceListener
+StickyAssignor = type[StickyPartitionAssignor]
 
 # What matters of its troubles is told in our own words; who wants its log adds a handler.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
@@ -144,12 +146,12 @@ class StableOffsetsRequest(Request[_StableOffsetsStruct]):  # type: ignore[misc]
 # --- the group
 
 
-def own_sticky_assignor() -> Any:
+def own_sticky_assignor() -> StickyAssignor:
     """A sticky assignor whose memory belongs to one consumer; aiokafka keeps it on the class, for all of a process."""
     return type("OwnSticky", (StickyPartitionAssignor,), {"member_assignment": None, "generation": -1})
 
 
-def set_generation(consumer: AIOKafkaConsumer, assignor: Any) -> None:
+def set_generation(consumer: AIOKafkaConsumer, assignor: StickyAssignor) -> None:
     """Tell the assignor of which generation its memory is, so that a member that was away claims nothing.
 
     aiokafka never does, and then all claims weigh the same.

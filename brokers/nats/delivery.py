@@ -25,7 +25,8 @@ ACK = b"+ACK"
 IN_PROGRESS = b"+WPI"
 ACK_TIMEOUT_S = 2.0
 # A consumer that was made anew confirms nothing before it has delivered the request again.
-ACK_TRIES = 2
+ACK_TRIES = 3
+ACK_PAUSE_S = 0.5
 HAND_BACK_S = 2.0
 
 log = structlog.get_logger("comfybus.nats")
@@ -104,6 +105,7 @@ class NatsDelivery:
         for _ in range(ACK_TRIES):
             if await self._bus.insist("acknowledge a request", self._ack):
                 return True
+            await anyio.sleep(ACK_PAUSE_S)
         log.warning("request not acknowledged, it will be delivered again", origin=str(self.origin))
         return False
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import quote, unquote
 
 import anyio
 import nats.js.errors
@@ -37,7 +38,7 @@ ROLLUP = {"Nats-Rollup": "sub"}
 
 
 def parse_url(url: str) -> tuple[str, str]:
-    """Bucket and key of ``nats://<bucket>/<key>``.
+    """Bucket and key of ``nats://<bucket>/<key>``, the key percent-encoded as ``put`` returns it.
 
     Raises:
         BrokerRefused: The URL is of another form.
@@ -46,7 +47,7 @@ def parse_url(url: str) -> tuple[str, str]:
     bucket, _, key = rest.partition("/")
     if scheme != "nats" or not key or not _is_bucket(bucket):
         raise BrokerRefused(f"{url} is no object in NATS; it should be nats://<bucket>/<key>")
-    return bucket, key
+    return bucket, unquote(key)
 
 
 def _is_bucket(name: str) -> bool:
@@ -84,7 +85,7 @@ class NatsObjects:
     # --- writing
 
     async def put(self, key: str, path: Path) -> str:
-        """Store a file, confirmed; an object of the same key is replaced. Returns ``nats://<bucket>/<key>``.
+        """Store a file, confirmed; an object of the same key is replaced. Returns its ``nats://`` URL.
 
         Raises:
             BrokerUnavailable: It is not stored; to try again is safe.
@@ -113,7 +114,7 @@ class NatsObjects:
         await self._link.store(self._storing, self._info_subject(key), body, ROLLUP)
         if before is not None:
             await self._forget(str(before.get("nuid")))
-        return f"nats://{self.bucket}/{key}"
+        return f"nats://{self.bucket}/{quote(key)}"
 
     async def _put_pieces(self, nuid: str, source: BinaryIO) -> dict[str, Any]:
         piece_bytes = min(PIECE_BYTES, self._link.max_message_bytes - PIECE_OVERHEAD_BYTES)

@@ -29,6 +29,8 @@ SILENCE_S = 4 * HEARTBEAT_S
 GRACE_S = 2.0
 FAREWELL_S = 1.0
 NAK = b"-NAK"
+# Ends of a pull that are everyday life of a cluster.
+PASSING = ("leadership change", "server shutdown")
 
 log = structlog.get_logger("comfybus.nats")
 
@@ -125,10 +127,11 @@ class _Pull:
             self._message = message
             self._over = True
         else:
-            status = (message.headers or {}).get("Status", "")
+            headers = message.headers or {}
+            status, text = headers.get("Status", ""), headers.get("Description", "")
             self._over = status != "100"
-            if status not in ("100", "404", "408"):
-                self.broken = f"{status} {(message.headers or {}).get('Description', '')}".strip()
+            if status not in ("100", "404", "408") and text.lower() not in PASSING:
+                self.broken = f"{status} {text}".strip()
         if not self.broken:
             self._on_alive()
         self._heard.set()

@@ -20,7 +20,8 @@ __all__ = ["Upkeep"]
 DECLARE = "declare the streams"
 # Also without any sign of trouble: a stream may be deleted while nothing is taken from it.
 DECLARE_EVERY_S = 15.0
-DECLARE_PAUSE_S = 1.0
+PAUSE_FIRST_S = 0.5
+PAUSE_LONGEST_S = 5.0
 SWEEP_EVERY_S = 600.0
 
 log = structlog.get_logger("comfybus.nats")
@@ -57,6 +58,7 @@ class Upkeep:
                     await delivery.renew()
 
     async def _keep_layout(self, troubles: Troubles) -> None:
+        pause_s = PAUSE_FIRST_S
         while True:
             with anyio.move_on_after(DECLARE_EVERY_S):
                 await self._look.wait()
@@ -66,10 +68,12 @@ class Upkeep:
                 await self._declaration.make()
             except BrokerError as exc:
                 troubles.report(DECLARE, exc)
+                pause_s = min(pause_s * 2, PAUSE_LONGEST_S)
             else:
                 troubles.over(DECLARE)
                 troubles.over_unless_refused("take requests")
-            await anyio.sleep(DECLARE_PAUSE_S)
+                pause_s = PAUSE_FIRST_S
+            await anyio.sleep(pause_s)
 
     async def _keep_ledger(self) -> None:
         while True:

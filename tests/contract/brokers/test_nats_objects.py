@@ -13,6 +13,7 @@ from nats.js import api
 
 from brokers.base import BrokerError, BrokerRefused
 from brokers.nats import NatsBus, NatsObjects
+from brokers.nats.objects import parse_url
 from tests.support.broker_harness import NatsHarness, eventually
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +35,8 @@ async def test_a_file_comes_back_as_it_was(bus: NatsBus, tmp_path: Path, size: i
     source.write_bytes(os.urandom(size))
     objects = bus.objects()
     url = await objects.put("a/1f/grün 1.png", source)
-    assert url == "nats://comfyui-outputs/a/1f/grün 1.png"
+    assert url == "nats://comfyui-outputs/a/1f/gr%C3%BCn%201.png"
+    assert parse_url(url) == ("comfyui-outputs", "a/1f/grün 1.png")
     assert await objects.exists("a/1f/grün 1.png")
     await objects.get("a/1f/grün 1.png", target)
     assert target.read_bytes() == source.read_bytes()
