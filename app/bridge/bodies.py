@@ -45,9 +45,7 @@ def legacy_failed(event: Mapping[str, Any]) -> bytes:
 
 def system(event: Mapping[str, Any]) -> bytes:
     """The system webhook of a ComfyUI or storage event."""
-    return dump_json(
-        {"event": event.get("type"), "data": event.get("data"), "metadata": event.get("metadata") or {}}
-    )
+    return dump_json({"event": event.get("type"), "data": event.get("data"), "metadata": event.get("metadata") or {}})
 
 
 def subscribed(event: Mapping[str, Any]) -> bytes:

@@ -9,11 +9,13 @@ from typing import Any
 from app.bridge import bodies
 from app.bridge.config import BridgeConfig
 from app.bridge.record import Origin, Record, delivery_id, safe_webhook_id
+from app.storage.urls import LONGEST_URL
 from schemas.base import WrongField, load_json
 from schemas.envelope import attributes, traceparent_of
 
 __all__ = ["Planned", "plan"]
 
+LONGEST_ID = 256
 TERMINAL = ("prompt.complete", "prompt.failed")
 
 
@@ -47,6 +49,9 @@ class _Source:
         claims: tuple[bool, int | None] = (False, None),
     ) -> Planned:
         webhook_id = self.webhook_id + suffix
+        if len(url) > LONGEST_URL:
+            # No URL, and so a dead letter; a record has to stay small.
+            url = f"too-long:{url[:100]}"
         record = Record(
             id=delivery_id(webhook_id, origin, subscription, url),
             webhook_id=webhook_id,
@@ -148,8 +153,8 @@ def _is_url(value: Any) -> bool:
 def _prompt_of(event: Mapping[str, Any]) -> str | None:
     """The request id of an event; that of a ComfyUI event stands in the frame."""
     if isinstance(found := event.get("id"), str):
-        return found
+        return found[:LONGEST_ID]
     frame = event.get("data")
     inner = frame.get("data") if isinstance(frame, dict) else None
     found = inner.get("prompt_id") if isinstance(inner, dict) else None
-    return found if isinstance(found, str) else None
+    return found[:LONGEST_ID] if isinstance(found, str) else None

@@ -83,9 +83,7 @@ def judge(answer: Answer, attempts: int, age_s: float, schedule: Schedule, now_s
     asked_s = retry_after_s(answer.retry_after, now_s)
     due_s = now_s + schedule.next_delay_s(attempts, asked_s)
     hold = now_s + asked_s if asked_s and answer.status in _LIMITING else 0.0
-    return Verdict(
-        "retry", reason, due_s, hold_until_s=hold, asked=bool(asked_s), unreachable=answer.status is None
-    )
+    return Verdict("retry", reason, due_s, hold_until_s=hold, asked=bool(asked_s), unreachable=answer.status is None)
 
 
 def _reason(answer: Answer) -> str:

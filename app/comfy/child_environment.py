@@ -35,7 +35,19 @@ _OURS: Final = frozenset({
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "OUTPUT_STORE", "MANIFEST_JSON", "COMFYUI_URL"),
 })  # fmt: skip
 _OUR_PREFIXES: Final = (
-    *("BROKER_", "NATS_", "KAFKA_", "AWS_", "AZURE_", "HTTP_AUTH_", "WEBHOOK", "SYSTEM_", "PROMPT_WEBHOOK_", "SALAD_"),
+    *(
+        "BROKER_",
+        "NATS_",
+        "KAFKA_",
+        "AWS_",
+        "AZURE_",
+        "HTTP_AUTH_",
+        "WEBHOOK",
+        "SYSTEM_",
+        "PROMPT_WEBHOOK_",
+        "SALAD_",
+        "WARMUP_",
+    ),
 )
 _SECRET_WORDS: Final = frozenset({
     *("TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASS", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS"),

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.settings import checks
+from app.settings import bridge_checks, checks
 from brokers.channels import Names
 
 __all__ = ["SHIPPED_WORKFLOWS", "Settings"]
@@ -25,6 +25,7 @@ _NOT_IN_A_WORKER_ID = re.compile(r"[^A-Za-z0-9_-]")
 
 Events = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.event_names)]
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.name_list)]
+Delays = Annotated[tuple[float, ...], NoDecode, BeforeValidator(bridge_checks.schedule)]
 # A variable that is set and empty names no file.
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
@@ -129,6 +130,18 @@ class Settings(BaseSettings):
     salad_container_group_id: str = ""
     salad_instance_id: str = ""
     salad_machine_id: str = ""
+
+    # Webhooks.
+    webhook_secret: Annotated[SecretStr | None, AfterValidator(bridge_checks.webhook_secret)] = None
+    webhook_subscriptions: OptionalPath = None
+    webhook_schedule: Delays = ()
+    prompt_webhook_retries: int | None = Field(default=None, ge=1, le=1000)
+    webhook_timeout_s: float = Field(default=30, gt=0, le=600)
+    webhook_concurrency: int = Field(default=1, ge=1, le=64)
+    webhook_inline_kb: int = Field(default=32 * 1024, ge=0)
+    webhook_signed_links: bool = False
+    system_webhook_url: Annotated[SecretStr | None, AfterValidator(bridge_checks.webhook_url)] = None
+    bridge_lease_s: float = Field(default=10, ge=1, le=600)
 
     # Events, HTTP, logs.
     system_events: Events | None = None

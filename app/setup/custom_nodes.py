@@ -59,7 +59,7 @@ class CustomNodes:
         there = await anyio.to_thread.run_sync(folder.exists)
         if done is not None and begun is None and done.get("node") == node and (there or not done.get("folder")):
             return
-        async with step("custom_node", node=node):
+        async with step("custom node", node):
             if begun is not None and begun.get("fresh") and there:
                 await anyio.to_thread.run_sync(shutil.rmtree, folder)
                 there = False

@@ -63,7 +63,7 @@ class GitNodes:
         there = await anyio.to_thread.run_sync(target.exists)
         if there and begun is None and done is not None and wanted.items() <= done.items():
             return target
-        async with step("custom_node", node=source.folder, url=source.base, reference=source.reference):
+        async with step("custom node", source.folder, url=source.base, reference=source.reference):
             noted = [facts for facts in (done, begun) if facts is not None]
             ours = not there or any(facts.get("ours") for facts in noted)
             if there:

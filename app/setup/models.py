@@ -120,7 +120,7 @@ class ModelFiles:
         size = await anyio.to_thread.run_sync(_size, wanted.path)
         if done is not None and _is_done(done, wanted, size, digest):
             return
-        async with step("model", url=public_url(item.url), path=str(wanted.path)):
+        async with step("model", str(wanted.path), url=public_url(item.url)):
             ours = begun is not None or bool(done and done.get("ours"))
             theirs = size is not None and not ours
             if theirs:

@@ -68,7 +68,7 @@ class Packages:
         missing = [name for name in dict.fromkeys(names) if not self._is_done(f"apt:{name}")]
         if not missing:
             return
-        async with step("apt", packages=missing):
+        async with step("apt", " ".join(missing)):
             if self._record.begun("apt") is not None and self._programs.find("dpkg"):
                 # A dpkg that was killed at work refuses everything else until it could finish.
                 await self._run(["dpkg", "--configure", "-a"])
@@ -88,7 +88,7 @@ class Packages:
         content = _digest("\n".join(requirements))
         if not requirements or self._is_done("pip", content):
             return
-        async with step("pip", requirements=list(requirements)):
+        async with step("pip", " ".join(requirements)):
             await self._install("pip", content, list(requirements), None)
 
     async def requirements(self, folder: Path, name: str) -> None:
@@ -100,7 +100,7 @@ class Packages:
         key, content = f"requirements:{name}", await anyio.to_thread.run_sync(_requirements, folder)
         if content is None or self._is_done(key, content):
             return
-        async with step("requirements", node=name):
+        async with step("requirements", name):
             await self._install(key, content, ["-r", "requirements.txt"], folder)
 
     async def requirements_met(self, folder: Path, name: str) -> None:

@@ -44,36 +44,37 @@ class SetupFailed(ComfybusError):
 
 
 @asynccontextmanager
-async def step(name: str, **facts: object) -> AsyncIterator[None]:
+async def step(name: str, what: str, **facts: object) -> AsyncIterator[None]:
     """Log the begin of a step, and its end with the seconds it took, whatever the end is.
+
+    Args:
+        name: Kind of step.
+        what: What it is about, in a word or two.
+        facts: More for the log.
 
     Raises:
         SetupFailed: The step raised it, or the disk did not do what it was asked for.
     """
     began_s = time.monotonic()
-    log.info("set-up step begins", step=name, **facts)
+    log.info("set-up step begins", step=name, what=what, **facts)
     try:
-        with _disk_faults(name):
+        with _disk_faults():
             yield
     except SetupFailed as exc:
+        duration_s = round(time.monotonic() - began_s, 3)
         log.error(
-            "set-up step failed",
-            step=name,
-            duration_s=round(time.monotonic() - began_s, 3),
-            reason=str(exc),
-            output=list(exc.output),
-            **facts,
+            "set-up step failed", step=name, what=what, duration_s=duration_s, reason=str(exc), output=list(exc.output)
         )
-        raise
-    log.info("set-up step done", step=name, duration_s=round(time.monotonic() - began_s, 3), **facts)
+        raise SetupFailed(f"{name} {what}: {exc}", exc.output) from exc
+    log.info("set-up step done", step=name, what=what, duration_s=round(time.monotonic() - began_s, 3))
 
 
 @contextmanager
-def _disk_faults(name: str) -> Iterator[None]:
+def _disk_faults() -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise SetupFailed(f"{name}: {exc.filename or 'the disk'}: {exc.strerror or exc}; see rights and room") from exc
+        raise SetupFailed(f"{exc.filename or 'the disk'}: {exc.strerror or exc}; see rights and room") from exc
 
 
 class Programs:

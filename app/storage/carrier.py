@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
@@ -206,16 +206,22 @@ class Carrier:
         Raises:
             Fault: It was not taken.
         """
+        asks = True
 
         async def step() -> Answer:
+            nonlocal asks
             call = await make()
+            call = call if asks else replace(call, expect=False)
             file = await disk(part.path.open, "rb")
+            body = _Body(file, part)
             try:
                 headers = {"Content-Length": str(part.length)}
-                async with self._followed(call, headers, lambda: _read_file(file, part)) as (response, _, _):
+                async with self._followed(call, headers, body.read) as (response, _, _):
                     answer = await _read_answer(response)
             finally:
                 file.close()
+                # A server that never asks for the body gets it unasked the next time.
+                asks = body.begun
             return _accepted(answer, call, explain)
 
         return await retrying(step, self._timings, where=where)
@@ -324,14 +330,24 @@ async def _gathered(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterat
         yield bytes(gathered)
 
 
-async def _read_file(file: BinaryIO, part: FilePart) -> AsyncIterator[bytes]:
-    at, end = part.offset, part.offset + part.length
-    while at < end:
-        chunk = await disk(_read_at, file, at, min(CHUNK_BYTES, end - at))
-        if not chunk:
-            raise Fault("the file became shorter while it was sent", passing=False)
-        at += len(chunk)
-        yield chunk
+class _Body:
+    """A piece of an open file as the body of a request, from its beginning each time it is read."""
+
+    def __init__(self, file: BinaryIO, part: FilePart) -> None:
+        self._file = file
+        self._part = part
+        self.begun = False
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """The bytes, 1 MiB at a time."""
+        self.begun = True
+        at, end = self._part.offset, self._part.offset + self._part.length
+        while at < end:
+            chunk = await disk(_read_at, self._file, at, min(CHUNK_BYTES, end - at))
+            if not chunk:
+                raise Fault("the file became shorter while it was sent", passing=False)
+            at += len(chunk)
+            yield chunk
 
 
 def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:

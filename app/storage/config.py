@@ -112,18 +112,17 @@ class StorageConfig:
 
     def secrets(self) -> list[str]:
         """The operator's own secrets, to be kept out of what is published."""
-        sas = (self.azure.sas_token or "").lstrip("?")
         connection = dict(part.partition("=")[::2] for part in (self.azure.connection_string or "").split(";"))
+        signatures = [(self.azure.sas_token or "").lstrip("?"), connection.get("SharedAccessSignature", "")]
         found = [
             self.http_auth_header[1] if self.http_auth_header else None,
             self.s3.access_key_id,
             self.s3.secret_access_key,
             self.s3.session_token,
             self.azure.key,
-            sas,
-            *(part.partition("=")[2] for part in sas.split("&") if part.startswith("sig=")),
             connection.get("AccountKey"),
-            connection.get("SharedAccessSignature"),
+            *signatures,
+            *(part[4:] for one in signatures for part in one.split("&") if part.startswith("sig=")),
             self.hugging_face.token,
             *(_password(proxy) for proxy in (self.proxies.http, self.proxies.https)),
         ]

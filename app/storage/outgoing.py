@@ -42,6 +42,11 @@ class Pace:
         self.reason = f"the server did not answer within {self._timings.answer_s:g} s"
         self._scope.deadline = anyio.current_time() + self._timings.answer_s
 
+    def await_leave(self) -> None:
+        """From now on wait for the word that a body may come; a server that knows it says it at once."""
+        self.reason = "the server does not say that it takes the body"
+        self._scope.deadline = anyio.current_time() + 2 * self._timings.connect_s
+
     def await_bytes(self) -> None:
         """From now on wait ``stall_s`` for the next ``stall_bytes``."""
         self.reason = f"the transfer stalled for {self._timings.stall_s:g} s"
@@ -123,6 +128,8 @@ class Outgoing:
         session = self._proxied if proxy else self._direct
         with anyio.CancelScope() as scope:
             pace = Pace(scope, self._timings)
+            if expect:
+                pace.await_leave()
             try:
                 response = await session.request(
                     method,

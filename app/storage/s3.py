@@ -24,7 +24,7 @@ from app.storage.parallel import in_parallel
 from app.storage.s3_signing import S3Account, S3Signer
 from app.storage.secrets import public_url
 from app.storage.threads import disk, in_thread
-from app.storage.urls import check_path, check_text
+from app.storage.urls import check_path, check_text, parse_http
 from schemas.credentials import Auth, S3Auth
 
 __all__ = ["PROBE", "S3Storage", "part_sizes", "s3_location"]
@@ -152,6 +152,8 @@ class S3Storage(Storage):
             return _Place(self._signer, S3Account(), bucket, key)
         if not isinstance(auth, S3Auth):
             raise Fault(f"credentials of type {auth.type} do not fit s3:// URLs; give type s3", passing=False)
+        if auth.endpoint is not None and parse_http(auth.endpoint).authorization is not None:
+            raise Fault("the endpoint of the credentials holds user info; remove it", passing=False)
         account = S3Account(
             auth.access_key_id,
             auth.secret_access_key.get_secret_value(),

@@ -64,11 +64,11 @@ class S3Signer:
             url = client.generate_presigned_url(operation, Params=dict(params), ExpiresIn=SIGNATURE_S)
         except problems.ParamValidationError as exc:
             raise Fault("bucket and key are not what S3 takes; correct the URL", passing=False) from exc
-        except (problems.ProfileNotFound, problems.PartialCredentialsError) as exc:
-            raise Fault("the AWS_* settings are incomplete or name no profile; correct them", passing=False) from exc
-        except problems.BotoCoreError as exc:
-            reason = f"the AWS SDK finds no keys ({type(exc).__name__}); set AWS_ACCESS_KEY_ID and its secret"
-            raise Fault(reason, passing=True) from exc
+        except (problems.NoCredentialsError, problems.CredentialRetrievalError, problems.MetadataRetrievalError) as exc:
+            raise Fault("the AWS SDK gets no keys; set AWS_ACCESS_KEY_ID and its secret", passing=True) from exc
+        except (problems.BotoCoreError, ValueError) as exc:
+            reason = f"endpoint, region, profile or keys are wrong ({type(exc).__name__}); correct them"
+            raise Fault(reason, passing=False) from exc
         return str(url)
 
     def learn_region(self, account: S3Account, bucket: str, region: str) -> bool:
@@ -85,13 +85,17 @@ class S3Signer:
 
     def _client(self, account: S3Account, bucket: str) -> Any:
         region = self._regions.get((account.endpoint_url, bucket)) or self._region(account)
-        client = self._clients.pop((account, region), None) or self._new_client(account, region)
+        client = self._clients.pop((account, region), None)
+        if client is None:
+            client, is_signed = self._new_client(account, region)
+            if not is_signed:
+                return client  # keys may turn up later
         if len(self._clients) >= _MOST_CLIENTS:
             self._clients.pop(next(iter(self._clients)))
         self._clients[account, region] = client
         return client
 
-    def _new_client(self, account: S3Account, region: str) -> Any:
+    def _new_client(self, account: S3Account, region: str) -> tuple[Any, bool]:
         import boto3  # noqa: PLC0415 - see above
         from botocore import UNSIGNED  # noqa: PLC0415 - see above
         from botocore.config import Config  # noqa: PLC0415 - see above
@@ -106,7 +110,7 @@ class S3Signer:
             )
         own = account.access_key_id is not None
         signed = own or self._session.get_credentials() is not None
-        return self._session.client(
+        client = self._session.client(
             "s3",
             region_name=region,
             endpoint_url=account.endpoint_url or config.endpoint_url,
@@ -121,3 +125,4 @@ class S3Signer:
                 response_checksum_validation="when_required",
             ),
         )
+        return client, signed

@@ -13,7 +13,6 @@ from typing import Literal, Self
 from urllib.parse import unquote
 
 import anyio
-import structlog
 
 from app.errors import ConfigurationError, PromptError, UploadFailed
 from app.storage.backends import Backends, make_backends
@@ -38,8 +37,6 @@ from schemas.credentials import Auth, Credential
 from schemas.prompt import PromptOptions
 
 __all__ = ["Fetched", "Hold", "StorageTransfer", "Stores"]
-
-log = structlog.get_logger("comfybus.storage")
 
 
 class Stores:
@@ -334,7 +331,6 @@ class Stores:
         exc: PromptError,
         began: float,
     ) -> None:
-        log.warning("transfer failed", event_type=event, backend=backend, request_id=request_id, reason=str(exc))
         duration_s = round(time.monotonic() - began, 3)
         self._tell(
             StorageTransfer(

@@ -1,5 +1,6 @@
 """Apache Kafka: requests by partition, answers and settlements in one transaction, records in the commit's metadata."""
 
+from brokers.kafka.bus import KafkaBus
 from brokers.kafka.config import KafkaConfig
 
-__all__ = ["KafkaConfig"]
+__all__ = ["KafkaBus", "KafkaConfig"]

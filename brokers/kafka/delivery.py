@@ -11,6 +11,7 @@ import anyio
 from brokers.base import Claim, Letter, Message, RequestKey, RequestOrigin, Tries
 from brokers.kafka import headers
 from brokers.kafka.claims import Answered, fingerprint_of
+from brokers.kafka.headers import Headers
 from brokers.kafka.library import ConsumerRecord
 from brokers.kafka.partition import Partition, Work
 from brokers.tracker import Finished, Noted
@@ -43,6 +44,7 @@ class KafkaDelivery:
         self.redelivered = redelivered
         self.body: bytes = record.value or b""
         self.record_key: bytes = record.key or b""
+        self.raw_headers: Headers = list(record.headers)
         self.headers: Mapping[str, str] = headers.decode(record.headers)
         self.origin = RequestOrigin(
             RequestSource(topic=record.topic, partition=record.partition, offset=record.offset),

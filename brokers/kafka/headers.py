@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from brokers.base import Message
 
-__all__ = ["Headers", "decode", "encode", "for_message", "record_size"]
+__all__ = ["Headers", "decode", "encode", "for_message", "header_size", "record_size"]
 
 Headers = list[tuple[str, bytes]]
 
@@ -37,14 +37,11 @@ def decode(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
     return {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
 
 
+def header_size(name: str, value: bytes) -> int:
+    """What one header adds to a record, rather too much than too little."""
+    return len(name.encode()) + len(value) + _PER_HEADER_BYTES
+
+
 def record_size(key: str, body: bytes, headers: Mapping[str, str]) -> int:
     """What a record counts against ``max.message.bytes``, rather too much than too little; uncompressed."""
-    return (
-        _FRAME_BYTES
-        + len(key.encode())
-        + len(body)
-        + sum(
-            len(name.encode()) + len(value.encode(errors="replace")) + _PER_HEADER_BYTES
-            for name, value in headers.items()
-        )
-    )
+    return _FRAME_BYTES + len(key.encode()) + len(body) + sum(header_size(*header) for header in encode(headers))

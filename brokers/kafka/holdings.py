@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import anyio
 import structlog
@@ -81,7 +82,7 @@ class Holdings:
             if found is not None:
                 partition, offset = found
                 if partition.is_covered(offset):
-                    return partition.hand_out(offset, lambda received: self._make_delivery(partition, received))
+                    return partition.hand_out(offset, partial(self._make_delivery, partition))
                 # A commit before the first one is handed out: a successor shall know that it may have been.
                 await self._cover(partition)
                 continue

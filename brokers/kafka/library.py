@@ -183,10 +183,11 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     if not patience.cancelled_caught:
         return
     coordinator, fetcher = consumer._coordinator, consumer._fetcher  # noqa: SLF001 - what stop() could not end
-    tasks = [coordinator._coordination_task, coordinator._heartbeat_task] if coordinator is not None else []  # noqa: SLF001
+    in_group = hasattr(coordinator, "_coordination_task")
+    tasks = [coordinator._coordination_task, coordinator._heartbeat_task] if in_group else []  # noqa: SLF001
     with anyio.move_on_after(FAREWELL_S, shield=True):
         await _end_tasks(tasks)
-        if coordinator is not None:
+        if in_group:
             with anyio.move_on_after(FAREWELL_S / 3), suppress(KafkaError):
                 await coordinator._maybe_leave_group()  # noqa: SLF001
         if fetcher is not None:

@@ -80,9 +80,8 @@ class Membership:
             self._asking -= 1
             self._last_asked = anyio.current_time()
 
-    def rejoin(self, reason: str) -> None:
+    def rejoin(self) -> None:
         """Leave the group and join it anew: a partition's writer is fenced or broken, so who owns it is in doubt."""
-        self._troubles.report("write for a partition", reason)
         self._scope.cancel()
 
     def health(self) -> Health:
@@ -181,7 +180,7 @@ class Membership:
         self._last_asked = anyio.current_time()
         while True:
             await anyio.sleep(WATCH_EVERY_S)
-            if self._holdings.all_open:
+            if self._is_member and self._holdings.all_open:
                 self._unsettled_since = None
             elif self._unsettled_since is None:
                 self._unsettled_since = anyio.current_time()
@@ -196,11 +195,11 @@ class Membership:
 
     async def revoked(self) -> None:
         """The group is being divided anew: wait a bounded time for what is nearly done, then commit no more."""
-        self._unsettled_since = anyio.current_time()
+        self._is_member, self._unsettled_since = False, anyio.current_time()
         self._holdings.hold_back()
         with anyio.move_on_after(min(NEARLY_DONE_S, self._link.config.rebalance_ms / 3000)):
             while any(delivery.is_settling or delivery.nearly_done for delivery in self._holdings.deliveries):
-                await anyio.sleep(WATCH_EVERY_S / 10)
+                await self._holdings.changes()
         await self._holdings.suspend()
 
     def assigned(self, consumer: AIOKafkaConsumer, sources: Iterable[TopicPartition]) -> None:

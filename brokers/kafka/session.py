@@ -18,7 +18,7 @@ from brokers.kafka.writer import Outgoing, Writer, WriterBroken
 __all__ = ["Session"]
 
 OPEN = "take over a partition"
-COMMIT = "commit"
+WRITE = "write for a partition"
 # Works that wait are committed together: one transaction costs as much as one of them alone.
 WORKS_AT_ONCE = 32
 PAUSE_FIRST_S = 0.2
@@ -49,7 +49,7 @@ class Session:
     read_back: ReadBack
     troubles: Troubles
     on_open: Callable[[Partition], None]
-    on_broken: Callable[[str], None]
+    on_broken: Callable[[], None]
     _scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     _ended: anyio.Event = field(default_factory=anyio.Event)
     _stop: bool = False
@@ -111,6 +111,7 @@ class Session:
             raise
         self.partition.restore(mark)
         self.partition.is_open = True
+        self.troubles.over(WRITE)
         self.on_open(self.partition)
         return writer
 
@@ -128,7 +129,8 @@ class Session:
                 await self._commit(writer, works)
             except WriterBroken as exc:
                 # Whether it was committed shows when the partition is taken over again; the works wait till then.
-                self.on_broken(str(exc))
+                self.troubles.report(WRITE, str(exc))
+                self.on_broken()
                 return
             finally:
                 self._is_committing = False

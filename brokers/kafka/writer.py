@@ -17,6 +17,8 @@ __all__ = ["Fenced", "Outgoing", "Writer", "WriterBroken"]
 
 # Kafka itself ends a transaction after this time, so that readers wait no longer for one whose worker is dead.
 TRANSACTION_TIMEOUT_MS = 60_000
+# A transaction may have to wait until the markers of the one before are written, which takes milliseconds.
+RETRY_PAUSE_MS = 20
 # Beyond this something is wrong with the producer and not with the broker: it is replaced.
 COMMIT_WITHIN_S = 45.0
 START_WITHIN_S = 30.0
@@ -69,7 +71,7 @@ class Writer:
         self._group = group
         self._source = source
         self._producer = AIOKafkaProducer(
-            **options,
+            **{**options, "retry_backoff_ms": RETRY_PAUSE_MS},
             acks="all",
             transactional_id=f"{group}-{source.topic}-{source.partition}",
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,

@@ -96,8 +96,9 @@ class Ledger:
     async def claim(self, key: RequestKey, place: Place) -> tuple[Claim, Held | None]:
         """Claim the key for the request; see ``Delivery.claim``.
 
-        The order is what makes it safe: first the entry, then a look for the answer. Whoever settles removes its entry
-        only after its answer is stored, so an entry made later finds that answer.
+        The order is what makes it safe: first the entry is ours, made or taken over from a request that is gone, then
+        comes the look for the answer. Whoever settles lets its request and its entry go only after its answer is
+        stored, so that answer is found.
         """
         for _ in range(CONFLICTS):
             try:
@@ -111,7 +112,7 @@ class Ledger:
         raise BrokerUnavailable(f"the claim of {key.id} changed {CONFLICTS} times in a row")
 
     async def _enter(self, key: RequestKey, place: Place) -> Held | None:
-        """The entry in our name, new or as we left it; None when another request holds it or has answered.
+        """The entry in our name, new or as we left it; None when another request holds it.
 
         Raises:
             Conflict: The entry changed meanwhile; look again.
@@ -123,8 +124,6 @@ class Ledger:
         if entry.names(place):
             return Held(key, entry, revision, found=True)
         waits = await self.waits(Place(entry.sequence, entry.time))
-        if await self._answers.find(key) is not None:
-            return None
         if waits and (entry.firm or entry.sequence < place.sequence):
             return None
         taken = entry.model_copy(update={"sequence": place.sequence, "time": place.time, "firm": False})

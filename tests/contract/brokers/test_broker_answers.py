@@ -167,7 +167,7 @@ async def test_a_cancelled_settlement_can_be_repeated(broker: BrokerHarness) -> 
             delivery = await take_claimed(bus, f"x{number}")
             with anyio.move_on_after(0.0004 * number):
                 await delivery.settle(answer(f"x{number}"))
-            await delivery.settle(answer(f"x{number}"))
+            assert await delivery.settle(answer(f"x{number}"))
         stored = await broker.outside.terminals()
         assert {key: len(events) for key, events in stored.items()} == {f"x{n}": 1 for n in range(15)}
         assert await broker.outside.unsettled() == 0

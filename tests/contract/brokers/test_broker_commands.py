@@ -52,7 +52,7 @@ async def test_old_commands_are_read_back_before_new_ones(broker: BrokerHarness)
 
 
 async def test_every_worker_hears_a_command_soon(broker: BrokerHarness) -> None:
-    """A new command reaches all of them within a fraction of a second, in order."""
+    """A new command reaches all of them long before the next look by the clock, in order."""
     async with broker.bus() as one, broker.bus() as other, commands_of(one) as first, commands_of(other) as second:
         await one.commands_read.wait()
         await other.commands_read.wait()
@@ -60,7 +60,7 @@ async def test_every_worker_hears_a_command_soon(broker: BrokerHarness) -> None:
             began = anyio.current_time()
             await broker.outside.command({"n": number})
             await eventually(lambda n=number: len(first) > n and len(second) > n)
-            assert anyio.current_time() - began < 0.5
+            assert anyio.current_time() - began < 2
         assert numbers(first) == numbers(second) == list(range(30))
 
 

@@ -12,6 +12,7 @@ from nats.js.errors import NotFoundError
 from brokers.base import Bus, Claim, Delivery, RequestKey, Tries
 from brokers.nats import NatsBus
 from brokers.nats.ledger import Place
+from brokers.nats.pull import pull_one
 from tests.support.broker_harness import NatsHarness, answer, eventually, take, take_claimed
 
 pytestmark = pytest.mark.anyio
@@ -237,6 +238,16 @@ async def _declared_again(bus: NatsBus) -> None:
             return False
 
     await eventually(there)
+
+
+async def test_a_request_that_came_in_the_moment_of_a_cancel_is_handed_back(nats_server: NatsHarness) -> None:
+    """Cancelled after the request has arrived and before the caller has it, it is free for the next one at once."""
+    async with nats_server.bus() as bus:
+        await nats_server.outside.send({"id": "a"})
+        with anyio.CancelScope() as scope:
+            await pull_one(bus.link, ("comfyui-request", "worker"), 5, scope.cancel)
+        assert scope.cancelled_caught
+        assert (await take(bus, within_s=2)).redelivered
 
 
 async def test_a_large_request_is_looked_for_too(nats_server: NatsHarness) -> None:

@@ -13,7 +13,16 @@ import pytest
 from nats.js import api
 from structlog.testing import capture_logs
 
-from brokers.base import BrokerRefused, BrokerUnavailable, Claim, Letter, Message, MessageTooLarge, RequestKey
+from brokers.base import (
+    BrokerRefused,
+    BrokerUnavailable,
+    Claim,
+    CommandMessage,
+    Letter,
+    Message,
+    MessageTooLarge,
+    RequestKey,
+)
 from brokers.channels import Channel
 from brokers.embedded import find_server, run_embedded
 from brokers.nats import NatsBus, NatsClient, NatsConfig
@@ -112,6 +121,33 @@ async def test_the_progress_stream_is_there_after_a_restart(nats_server: NatsHar
             return "comfyui-progress" in {s.config.name for s in await nats_server.outside.js.streams_info()}
 
         await eventually(there)
+
+
+async def test_commands_are_followed_through_a_new_control_stream(nats_server: NatsHarness) -> None:
+    """A control stream that was deleted and counts from one again is read from its beginning."""
+    got: list[CommandMessage] = []
+
+    async def read(bus: NatsBus) -> None:
+        async for command in bus.commands():
+            got.append(command)  # noqa: PERF401 - it never ends
+
+    async with nats_server.bus() as bus, anyio.create_task_group() as tasks:
+        for number in range(3):
+            await nats_server.outside.command({"n": number})
+        tasks.start_soon(read, bus)
+        await eventually(lambda: len(got) == 3)
+        await nats_server.outside.js.delete_stream("comfyui-control")
+        bus._upkeep.look()
+
+        async def there() -> bool:
+            return "comfyui-control" in {s.config.name for s in await nats_server.outside.js.streams_info()}
+
+        await eventually(there)
+        await nats_server.outside.command({"n": 3})
+        await eventually(lambda: len(got) == 4)
+        assert b"3" in got[-1].body
+        assert [command.fresh for command in got] == [False, False, False, True]
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_full_result_stream_is_told_and_heals(nats_server: NatsHarness) -> None:

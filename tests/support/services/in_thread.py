@@ -36,10 +36,11 @@ class LoopThread:
 
 
 async def _cancel_all() -> None:
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    """Until none is left: a connection that came in a moment ago becomes a task only now."""
+    while others := [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
 
 
 @contextmanager

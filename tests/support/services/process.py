@@ -78,6 +78,6 @@ def listens(pid: int, port: int) -> bool:
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{fields[9]}]")
     try:
-        return any(os.readlink(f"/proc/{pid}/fd/{name}") in inodes for name in os.listdir(f"/proc/{pid}/fd"))
+        return any(str(one.readlink()) in inodes for one in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False

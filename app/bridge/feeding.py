@@ -1,0 +1,77 @@
+"""Turns events into stored deliveries: one event at a time and feed, settled when all its deliveries are stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import structlog
+
+from app.bridge.config import BridgeConfig
+from app.bridge.metrics import BridgeMetrics
+from app.bridge.plan import plan
+from app.bridge.record import lane_of
+from brokers.base import MessageTooLarge
+from brokers.webhooks import FedEvent, Feed, NewDelivery, WebhookBus
+
+__all__ = ["Feeding"]
+
+WAIT_S: Final = 5.0
+
+log = structlog.get_logger("comfybus.bridge")
+
+
+class Feeding:
+    """Reads one feed for ever.
+
+    An event whose bridge is killed comes again, to this bridge or another one; its deliveries have the same ids, and
+    the queue drops what it has.
+    """
+
+    def __init__(
+        self,
+        bus: WebhookBus,
+        config: BridgeConfig,
+        metrics: BridgeMetrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bus = bus
+        self._config = config
+        self._metrics = metrics
+        self._clock = clock
+
+    async def run(self, feed: Feed, stop: anyio.Event) -> None:
+        """Read until asked to stop; an event in hand is finished."""
+        while not stop.is_set():
+            event = await self._take(feed, stop)
+            if event is None:
+                continue
+            await self._store(event)
+            await event.done()
+            self._metrics.events.labels(feed=feed.value).inc()
+
+    async def _take(self, feed: Feed, stop: anyio.Event) -> FedEvent | None:
+        """The next event, unless asked to stop first."""
+        found: FedEvent | None = None
+        async with anyio.create_task_group() as tasks:
+
+            async def wait_for_stop() -> None:
+                await stop.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(wait_for_stop)
+            found = await self._bus.take(feed, WAIT_S)
+            tasks.cancel_scope.cancel()
+        return found
+
+    async def _store(self, event: FedEvent) -> None:
+        planned = plan(event.body, event.headers, event.origin, self._config, int(self._clock() * 1000))
+        for one in planned:
+            record = one.record
+            new = NewDelivery(record.id, lane_of(record.url), record.encode(), one.body)
+            try:
+                await self._bus.enqueue(new)
+            except MessageTooLarge as exc:
+                log.error("webhook lost, the broker does not take it", webhook_id=record.webhook_id, reason=str(exc))

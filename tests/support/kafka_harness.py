@@ -1,0 +1,134 @@
+"""Kafka as the contract suite of the brokers needs it, and for this broker's own tests."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from brokers.base import Tries
+from brokers.channels import Names
+from brokers.kafka import KafkaBus, KafkaConfig
+from tests.support.kafka_outsider import KafkaOutsider
+from tests.support.kafka_server import Kafka, require_kafka
+from tests.support.processes import Process, launch
+from tests.support.tcp_proxy import TcpProxy
+
+HOLDER = Path(__file__).with_name("kafka_holder.py")
+
+
+class Wire(TcpProxy):
+    """A proxy at a port that the broker advertises, so that clients come through it after their first question too."""
+
+    def __init__(self, port: int, target_port: int) -> None:
+        super().__init__(target_port)
+        self.port = port
+        self._server: asyncio.Server | None = None
+
+    async def listen(self) -> None:
+        """Take new connections."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def refuse(self) -> None:
+        """Take no new connections, and reset those there are."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.cut()
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[Wire]:
+        await self.listen()
+        try:
+            yield self
+        finally:
+            with anyio.CancelScope(shield=True):
+                self.resume()
+                await self.refuse()
+                while self._writers:
+                    await asyncio.sleep(0.005)
+
+
+@dataclass
+class KafkaHarness:
+    """The session's Kafka under a prefix of the test's own."""
+
+    folder: Path
+    kafka: Kafka
+    outside: KafkaOutsider
+    lease_s: float
+    _holders: list[Process] = field(default_factory=list)
+
+    @property
+    def names(self) -> Names:
+        return Names(self.kafka.prefix)
+
+    @property
+    def config(self) -> KafkaConfig:
+        return self.config_at(self.kafka.bootstrap)
+
+    def config_at(self, bootstrap: str, **changes: Any) -> KafkaConfig:
+        values = {"names": self.names, "session_timeout_ms": int(self.lease_s * 1000), "first_connection_s": 5, **changes}
+        return KafkaConfig(servers=(bootstrap,), **values)
+
+    async def kill(self) -> None:
+        await self.kafka.kill()
+
+    async def restart(self) -> None:
+        await self.kafka.start()
+
+    @asynccontextmanager
+    async def bus(self, **changes: Any) -> AsyncIterator[KafkaBus]:
+        async with KafkaBus(self.config_at(self.kafka.bootstrap, **changes)).open() as bus:
+            yield bus
+
+    @asynccontextmanager
+    async def bus_on_a_wire(self, **changes: Any) -> AsyncIterator[tuple[KafkaBus, Wire]]:
+        server = self.kafka.server
+        async with (
+            Wire(server.proxy_port, server.wire_port).run() as wire,
+            KafkaBus(self.config_at(f"127.0.0.1:{wire.port}", **changes)).open() as bus,
+        ):
+            yield bus, wire
+
+    async def holder(self, request_id: str, tries: Tries) -> Process:
+        said = self.folder / f"holder-{len(self._holders)}.log"
+        session_ms = str(int(self.lease_s * 1000))
+        args = [self.kafka.bootstrap, self.names.prefix, session_ms, request_id, tries.model_dump_json()]
+        process = launch([sys.executable, str(HOLDER), *args], said)
+        self._holders.append(process)
+        with anyio.fail_after(30):
+            while "holding" not in said.read_text():
+                assert process.running, process.tail()
+                await anyio.sleep(0.02)
+        return process
+
+    async def end(self) -> None:
+        for process in self._holders:
+            await process.kill()
+        await self.kafka.start()
+        await self.kafka.forget()
+
+
+@asynccontextmanager
+async def run_kafka(
+    folder: Path, *, lease_s: float = 30, partitions: int = 1, limit_bytes: int | None = None
+) -> AsyncIterator[KafkaHarness]:
+    """The session's broker and a plain client on topics of its own."""
+    require_kafka()
+    kafka = Kafka()
+    await kafka.start()
+    outside = KafkaOutsider(kafka.bootstrap, kafka.prefix, partitions, limit_bytes)
+    harness = KafkaHarness(folder, kafka, outside, lease_s)
+    try:
+        async with outside.open():
+            yield harness
+    finally:
+        with anyio.CancelScope(shield=True):
+            await harness.end()
