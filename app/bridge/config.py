@@ -24,7 +24,7 @@ class BridgeConfig:
         system_events: Full types of the events for it.
         subscriptions: Static endpoints.
         schedule: When deliveries are tried again.
-        timeout_s: How long a receiver may take to answer, once it has the body.
+        timeout_s: How long a receiver may take to answer; large bodies give it more.
         concurrency: Deliveries at once for one endpoint.
         inline_limit_bytes: Files of OUTPUT_STORE are sent inline while those of one event are no larger than this.
         signed_links: S3 and Azure URLs are sent as links that are good for an hour.

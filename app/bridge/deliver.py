@@ -6,7 +6,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from anyio.to_thread import run_sync
 from app.bridge.endpoints import Endpoint, Endpoints, NoEndpoint
 from app.bridge.lanes import Item, Lane
 from app.bridge.metrics import BridgeMetrics
+from app.bridge.outcome import Outcome
 from app.bridge.payload import Payload
 from app.bridge.post import Poster
 from app.bridge.record import LetterRecord, Record, endpoint_mark, host_of
@@ -28,20 +28,11 @@ from app.errors import InputUnavailable
 from app.storage.secrets import Scrubber
 from brokers.webhooks import Share, Waiting
 
-__all__ = ["Deliverer", "Done", "headers_for"]
+__all__ = ["Deliverer", "headers_for"]
 
 USER_AGENT: Final = f"comfybus/{version('comfybus')}"
 
 log = structlog.get_logger("comfybus.bridge")
-
-
-@dataclass(frozen=True)
-class Done:
-    """See ``app.bridge.dispatch.Outcome``."""
-
-    verdict: Verdict | None = None
-    waiting: Waiting | None = None
-    record: Record | None = None
 
 
 async def headers_for(record: Record, endpoint: Endpoint, payload: Payload, now_s: float) -> dict[str, str]:
@@ -97,12 +88,12 @@ class Deliverer:
         self._scratch = scratch
         self._clock = clock
 
-    async def attempt(self, share: Share, lane: Lane, item: Item) -> Done:
+    async def attempt(self, share: Share, lane: Lane, item: Item) -> Outcome:
         """Deliver, then store what became of it; raises nothing but when cancelled."""
         waiting = await share.find(lane.name, item.id)
         record = Record.decode(waiting.record) if waiting is not None else None
         if waiting is None or record is None:
-            return Done()
+            return Outcome()
         early = item.early_due_s is not None
         try:
             verdict = await self._deliver(share, record, early=early)
@@ -148,16 +139,16 @@ class Deliverer:
 
     # --- what is stored of it
 
-    async def _store(self, share: Share, waiting: Waiting, record: Record, verdict: Verdict, *, early: bool) -> Done:
+    async def _store(self, share: Share, waiting: Waiting, record: Record, verdict: Verdict, *, early: bool) -> Outcome:
         host = host_of(record.url)
         if verdict.kind == "delivered":
             await share.settle(waiting)
             self._metrics.delivered(host)
-            return Done(verdict)
+            return Outcome(verdict)
         if verdict.kind == "retry":
             self._metrics.retried(host)
             if early:
-                return Done(verdict)
+                return Outcome(verdict)
             changed = record.model_copy(
                 update={
                     "attempts": record.attempts + 1,
@@ -168,10 +159,10 @@ class Deliverer:
                 }
             )
             stored = await share.defer(waiting, changed.encode())
-            return Done(verdict, stored, changed) if stored is not None else Done()
+            return Outcome(verdict, stored, changed) if stored is not None else Outcome()
         await self._give_up(share, waiting, record, verdict)
         self._metrics.given_up(host, verdict.code)
-        return Done(verdict)
+        return Outcome(verdict)
 
     async def _give_up(self, share: Share, waiting: Waiting, record: Record, verdict: Verdict) -> None:
         now_ms = int(self._clock() * 1000)

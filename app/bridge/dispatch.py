@@ -14,12 +14,12 @@ import structlog
 from anyio.abc import TaskGroup
 
 from app.bridge.lanes import Item, Lane, make_lane
+from app.bridge.outcome import Outcome
 from app.bridge.record import Record
 from app.bridge.slots import Slots
-from app.bridge.verdict import Verdict
 from brokers.webhooks import Share, Waiting
 
-__all__ = ["Attempts", "Dispatcher", "Outcome"]
+__all__ = ["Attempts", "Dispatcher"]
 
 # The clock may be set: never sleep longer without a look at it.
 LONGEST_SLEEP_S: Final = 30.0
@@ -27,20 +27,6 @@ LONGEST_SLEEP_S: Final = 30.0
 UNSURE_SLEEP_S: Final = 0.2
 
 log = structlog.get_logger("comfybus.bridge")
-
-
-class Outcome(Protocol):
-    """What became of an attempt.
-
-    Attributes:
-        verdict: None when there was nothing to attempt: somebody else has settled or changed the delivery.
-        waiting: The changed record, if it is tried again and was not an early attempt.
-        record: Likewise.
-    """
-
-    verdict: Verdict | None
-    waiting: Waiting | None
-    record: Record | None
 
 
 class Attempts(Protocol):

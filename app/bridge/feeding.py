@@ -1,4 +1,4 @@
-"""Turns events into stored deliveries: one event at a time and feed, settled when all its deliveries are stored."""
+"""Turns events into stored deliveries; an event is settled when all its deliveries are stored."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from brokers.webhooks import FedEvent, Feed, NewDelivery, WebhookBus
 __all__ = ["Feeding"]
 
 WAIT_S: Final = 5.0
+# Each prompt has one terminal event, so their order does not matter; what else is told of a prompt comes in order.
+READERS: Final = {Feed.RESULTS: 4, Feed.EVENTS: 1}
 
 log = structlog.get_logger("comfybus.bridge")
 
@@ -44,6 +46,11 @@ class Feeding:
 
     async def run(self, feed: Feed, stop: anyio.Event) -> None:
         """Read until asked to stop; an event in hand is finished."""
+        async with anyio.create_task_group() as tasks:
+            for _ in range(READERS[feed]):
+                tasks.start_soon(self._read, feed, stop)
+
+    async def _read(self, feed: Feed, stop: anyio.Event) -> None:
         while not stop.is_set():
             event = await self._take(feed, stop)
             if event is None:

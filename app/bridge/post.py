@@ -41,7 +41,7 @@ class Poster:
         Args:
             guard: Which addresses may be reached.
             proxies: Which URLs go through which proxy.
-            timeout_s: From the end of the body to the beginning of the answer.
+            timeout_s: From the beginning to that of the answer; large bodies get more.
         """
         self._guard = guard
         self._proxies = proxies
@@ -62,8 +62,9 @@ class Poster:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._direct.close()
-        await self._proxied.close()
+        with anyio.CancelScope(shield=True):
+            await self._direct.close()
+            await self._proxied.close()
 
     async def post(self, url: URL, headers: Mapping[str, str], payload: Payload) -> Answer:
         """Send, and say what came; never raises but when cancelled.
@@ -79,7 +80,7 @@ class Poster:
             self._guard.check_url(url, proxied=proxy is not None)
         except Fault as exc:
             return Answer(trouble=exc.reason, forbidden=True)
-        deadline_s = CONNECT_S + self._timeout_s + payload.size_bytes / SLOWEST_BYTES_PER_S
+        deadline_s = self._timeout_s + payload.size_bytes / SLOWEST_BYTES_PER_S
         with anyio.move_on_after(deadline_s):
             try:
                 return await self._exchange(url, headers, payload, proxy, began)

@@ -11,7 +11,7 @@ from yarl import URL
 
 from app.storage.secrets import public_url
 
-__all__ = ["LetterRecord", "Record", "delivery_id", "endpoint_mark", "host_of", "lane_of", "safe_webhook_id"]
+__all__ = ["LetterRecord", "Origin", "Record", "delivery_id", "endpoint_mark", "host_of", "lane_of", "safe_webhook_id"]
 
 Origin = Literal["webhook_v2", "webhook", "system", "subscription"]
 
@@ -90,6 +90,12 @@ class LetterRecord(Record):
 
     code: str = ""
     given_up_ms: int = 0
+
+    def renewed(self, now_ms: int) -> Record:
+        """The record with which it is delivered again: the same event for its receiver, a new beginning for us."""
+        kept = Record.model_validate(self.model_dump(include=set(Record.model_fields)))
+        fresh = {"created_ms": now_ms, "due_ms": now_ms, "attempts": 0, "order": None, "asked": False}
+        return kept.model_copy(update={**fresh, "replays": self.replays + 1})
 
 
 def delivery_id(webhook_id: str, origin: str, subscription: str | None, url: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.bridge import bridge, webhooks
 from app.cli.groups import AsJson, letters, schema, show_help, workflow
 from app.cli.manifest import manifest
 
@@ -24,6 +25,7 @@ application.add_typer(letters, name="dlq")
 application.add_typer(schema, name="schema")
 application.add_typer(workflow, name="workflow")
 application.add_typer(manifest, name="manifest")
+application.add_typer(webhooks, name="webhooks")
 
 RequestId = Annotated[str, typer.Argument(metavar="ID", help="Id of the request.")]
 
@@ -79,6 +81,9 @@ def worker() -> None:
     settings = load_settings()
     set_up_logs(settings.log_level, settings.log_format)
     anyio.run(run_worker, settings)
+
+
+application.command()(bridge)
 
 
 @application.command()

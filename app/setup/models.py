@@ -146,9 +146,10 @@ class ModelFiles:
     async def _fetched(self, wanted: _Wanted, digest: str | None) -> str:
         url, path = wanted.item.url, wanted.path
         try:
-            fetched = await self._stores.fetch(url, in_use=self._hold)
-            if digest is None or fetched.sha256 == digest:
-                await self._stores.fetch(url, folder=path.parent, filename=path.name, in_use=self._hold, overwrite=True)
+            if digest is None or (await self._stores.fetch(url, in_use=self._hold)).sha256 == digest:
+                fetched = await self._stores.fetch(
+                    url, folder=path.parent, filename=path.name, in_use=self._hold, overwrite=True
+                )
                 return fetched.sha256
             # The cache knows a URL by its text and may have what was behind it earlier.
             return await self._past_the_cache(url, path, digest)

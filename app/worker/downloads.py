@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from app.errors import ComfyUnavailable, InputRefused, InputUnavailable, PromptError
+from app.errors import ComfyUnavailable, InputRefused, InputUnavailable, InternalError, PromptError
 from app.prepare.catalogue import Catalogue
 from app.prepare.media import Fetch
 from app.prepare.models import MODEL_ENDINGS
@@ -108,7 +109,8 @@ class Downloads:
         self._on_change = on_change
         self._count = itertools.count(1)
         self._under_way: dict[str, _Download] = {}
-        self._send, self._receive = anyio.create_memory_object_stream[_Download](_MOST_WAITING)
+        self._waiting: deque[_Download] = deque()
+        self._available = anyio.Semaphore(0)
 
     def heard(self, transfer: StorageTransfer) -> None:
         """Take a transfer of the stores: kept if it is of a command, else passed on."""
@@ -122,11 +124,12 @@ class Downloads:
         """Take a command; returns at once. Beyond a hundred that wait it is answered as failed."""
         # No request id has a slash.
         download = _Download(command, token=f"model.download/{next(self._count)}")
-        try:
-            self._send.send_nowait(download)
-        except anyio.WouldBlock:
+        if len(self._waiting) >= _MOST_WAITING:
             busy = InputUnavailable(f"{_MOST_WAITING} downloads wait already; send the command again later.")
             self._failed(download, busy)
+            return
+        self._waiting.append(download)
+        self._available.release()
 
     async def run(self, fetch: Fetch, places: ModelPlaces) -> None:
         """Carry out commands until cancelled; those that came before wait for this.
@@ -141,7 +144,8 @@ class Downloads:
 
     async def _work(self, fetch: Fetch, places: ModelPlaces) -> None:
         while True:
-            download = await self._receive.receive()
+            await self._available.acquire()
+            download = self._waiting.popleft()
             download.began_s = time.monotonic()
             self._under_way[download.token] = download
             try:
@@ -154,6 +158,9 @@ class Downloads:
             except OSError as exc:
                 reason = exc.strerror or type(exc).__name__
                 self._failed(download, InputUnavailable(f"The model cannot be stored ({reason}); see rights and room."))
+            except Exception as exc:
+                log.exception("fault of ours")
+                self._failed(download, InternalError(f"A fault inside Comfybus ({type(exc).__name__}: {exc})."))
             finally:
                 del self._under_way[download.token]
 

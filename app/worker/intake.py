@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from app.errors import InvalidRequest, PromptError, Undecodable
@@ -15,6 +16,8 @@ from schemas.envelope import attributes, derived_id, open_envelope, traceparent_
 from schemas.prompt import Graph, PromptOptions, PromptRequest, parse_request
 
 __all__ = ["Intake", "read_delivery"]
+
+log = structlog.get_logger("comfybus.intake")
 
 REPLAY = "comfybus-replay"
 REPLAYED_ID = "comfybus-id"
@@ -47,6 +50,15 @@ class Intake:
 
 def read_delivery(body: bytes, headers: Mapping[str, str], origin: RequestOrigin) -> Intake:
     """Decode and validate one message; never raises, whatever the message is."""
+    try:
+        return _read(body, headers, origin)
+    except (ValueError, TypeError, RecursionError, MemoryError) as exc:
+        key, derived = _key(None, {}, headers, _replay(headers), origin)
+        log.exception("message could not be read")
+        return Intake(key, derived, refusal=Undecodable(f"the message cannot be read ({type(exc).__name__})"))
+
+
+def _read(body: bytes, headers: Mapping[str, str], origin: RequestOrigin) -> Intake:
     replay = _replay(headers)
     found = attributes(headers)
     trace = _trace(headers)

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 import anyio
+import structlog
 
 from brokers.base import Bus, Message
 
 __all__ = ["Outbox", "Waiting"]
+
+log = structlog.get_logger("comfybus.outbox")
 
 # Beyond this the broker takes too long; progress is worth nothing when it is old.
 LONGEST = 10_000
@@ -70,4 +73,11 @@ class Outbox:
             if not waiting.waits:
                 self._waiting.pop(waiting, None)
         while self._queue:
-            await self._bus.publish(self._queue.popleft()())
+            make = self._queue.popleft()
+            try:
+                message = make()
+            except (ValueError, TypeError):
+                # What ComfyUI says may be shaped in ways nobody thought of; a side message is no reason to stop.
+                log.exception("side message dropped, it could not be built")
+                continue
+            await self._bus.publish(message)

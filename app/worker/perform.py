@@ -25,7 +25,7 @@ from app.worker.inputs import RequestInputs
 from app.worker.job import Job
 from app.worker.resume import Collect, Follow, Submit, TryAgain, resume
 from app.worker.settle import Fail, Retry, after_failure, retry_delay_s
-from brokers.base import BrokerError, Bus, Letter, Tries
+from brokers.base import BrokerError, Bus, Letter, Message, Tries
 from schemas.events import ComfyExecution, NodeStart, PromptComplete, PromptFailed, Stats
 from schemas.prompt import Graph, PromptRequest
 
@@ -192,23 +192,29 @@ class Performer:
 
     async def answer(self, job: Job, outcome: Complete | Fail) -> None:
         """Publish the terminal event and settle; afterwards remove what is no longer needed."""
-        event: PromptComplete | PromptFailed
-        letter = None
-        if isinstance(outcome, Complete):
-            event = self._complete_event(job, outcome)
-        else:
-            event = self._failed_event(job, outcome.error)
-            if outcome.dead_letter:
-                letter = self._letter(job, outcome.error)
-        fitting = fit(event, lambda it: self._fits(job, it))
-        if fitting is None:
-            fitting = self._bare_event(job, event)
-        stored = await job.delivery.settle(self.maker.terminal(fitting, job.key, job.intake.headers), letter)
+        letter = self._letter(job, outcome.error) if isinstance(outcome, Fail) and outcome.dead_letter else None
+        stored = await job.delivery.settle(self._terminal(job, outcome), letter)
         self._count(job, outcome, stored=stored)
         refs = outcome.refs if isinstance(outcome, Complete) else list_outputs(outcome.error.saved, {})
         for ref in refs:
             await self.reader.remove(ref, job.key.id)
         await job.remove_scratch()
+
+    def _terminal(self, job: Job, outcome: Complete | Fail) -> Message:
+        """The terminal event as a message that fits the broker; whatever the outcome holds there is one."""
+        event: PromptComplete | PromptFailed
+        try:
+            if isinstance(outcome, Complete):
+                event = self._complete_event(job, outcome)
+            else:
+                event = self._failed_event(job, outcome.error)
+            fitting = fit(event, lambda it: self._fits(job, it)) or self._bare_event(job, event)
+        except (ValueError, TypeError, RecursionError) as exc:
+            # ComfyUI's account may be shaped in ways nobody thought of; its request is answered all the same.
+            log.exception("terminal event could not be built")
+            why = InternalError(f"the answer could not be put into words ({type(exc).__name__}); the log has more")
+            fitting = self._bare_event(job, PromptFailed(**job.common, error=str(why), code=why.code, retryable=True))
+        return self.maker.terminal(fitting, job.key, job.intake.headers)
 
     def _fits(self, job: Job, event: PromptComplete | PromptFailed) -> bool:
         message = self.maker.terminal(event, job.key, job.intake.headers)

@@ -29,6 +29,7 @@ TAKE_WAIT_S = 1.0
 NOT_READY_PAUSE_S = 0.25
 CLAIM_TRIES = 5
 CLAIM_PAUSE_S = 0.5
+FAULT_PAUSE_S = 10.0
 
 log = structlog.get_logger("comfybus.pipeline")
 
@@ -145,6 +146,11 @@ class Pipeline:
             await self._work(delivery)
         except BrokerError as exc:
             log.warning("request handed back", origin=str(delivery.origin), reason=str(exc))
+            await delivery.release()
+        except Exception:
+            # One message must not stop the worker, nor come back to it at once for ever.
+            log.exception("fault of ours, request handed back", origin=str(delivery.origin))
+            await anyio.sleep(FAULT_PAUSE_S)
             await delivery.release()
         finally:
             self._in_hand -= 1

@@ -10,7 +10,7 @@ import anyio
 import nats.errors
 import structlog
 
-from brokers.base import BrokerError, CommandMessage, Health, Message, MessageTooLarge, RequestKey
+from brokers.base import BrokerError, BrokerUnavailable, CommandMessage, Health, Message, MessageTooLarge, RequestKey
 from brokers.channels import Channel
 from brokers.nats import headers
 from brokers.nats.answers import Answers
@@ -32,7 +32,7 @@ __all__ = ["NatsBus"]
 T = TypeVar("T")
 
 TAKE = "take requests"
-TAKE_PAUSE_S = 0.5
+PAUSE_S = 0.5
 # Trouble while something has to be published: tried again at this pace, for as long as it takes.
 PAUSE_FIRST_S = 0.1
 PAUSE_LONGEST_S = 3.0
@@ -71,7 +71,7 @@ class NatsBus:
         control = self._names.subject(Channel.CONTROL)
         failure: Exception | None = None
         async with self.link.open({control: self._on_command}):
-            await self._declaration.make()
+            await self._declare_first()
             self.link.on_restored += [self._commands.wake, self._upkeep.look]
             async with anyio.create_task_group() as tasks:
                 self._upkeep.start(tasks, self._troubles)
@@ -85,6 +85,19 @@ class NatsBus:
                     tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
+
+    async def _declare_first(self) -> None:
+        """A server that has just been started may need a moment before JetStream answers."""
+        deadline = anyio.current_time() + self._config.first_connection_s
+        while True:
+            try:
+                await self._declaration.make()
+            except BrokerUnavailable:
+                if anyio.current_time() > deadline:
+                    raise
+            else:
+                return
+            await anyio.sleep(PAUSE_S)
 
     async def _hand_back_all(self) -> None:
         """What nobody settled goes back at once instead of waiting for the end of its lease."""
@@ -106,7 +119,7 @@ class NatsBus:
             message = await pull_one(self.link, consumer, wait_s, lambda: self._troubles.over(TAKE))
         except BrokerError as exc:
             self._troubles.report(TAKE, exc)
-            await anyio.sleep(min(wait_s, TAKE_PAUSE_S))
+            await anyio.sleep(min(wait_s, PAUSE_S))
             return None
         if message is None:
             return None
@@ -155,7 +168,7 @@ class NatsBus:
         Raises:
             MessageTooLarge: No patience helps against that.
         """
-        pause_s = PAUSE_FIRST_S
+        pause_s, who = PAUSE_FIRST_S, object()
         try:
             while True:
                 await self.link.wait_connected()
@@ -164,11 +177,11 @@ class NatsBus:
                 except MessageTooLarge:
                     raise
                 except BrokerError as exc:
-                    self._troubles.report(doing, exc)
+                    self._troubles.report(doing, exc, who)
                 await anyio.sleep(pause_s)
                 pause_s = min(pause_s * 2, PAUSE_LONGEST_S)
         finally:
-            self._troubles.over(doing)
+            self._troubles.over(doing, who)
 
     # --- side channels
 

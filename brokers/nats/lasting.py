@@ -79,6 +79,8 @@ class LastingClient(Client):
         """Count a garbled greeting as a failed attempt, so that another one follows."""
         try:
             await super()._process_connect_init()
+        except OSError:
+            raise  # of TLS too, which are also ValueErrors
         except (ValueError, EOFError, AttributeError) as exc:
             raise nats.errors.Error(f"nats: garbled greeting ({type(exc).__name__})") from exc
 

@@ -117,9 +117,12 @@ class Ledger:
         Raises:
             Conflict: The entry changed meanwhile; look again.
         """
-        found = await self._read(key)
-        if found is None:
+        try:
             return await self._write(key, _Entry(sequence=place.sequence, time=place.time), 0)
+        except Conflict:
+            found = await self._read(key)
+        if found is None:
+            raise Conflict
         entry, revision = found
         if entry.names(place):
             return Held(key, entry, revision, found=True)

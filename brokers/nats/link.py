@@ -49,8 +49,11 @@ class _Attempt:
     denied: str = ""
 
     def deny(self, what: str) -> None:
-        """The server denies a permission, and says for which subject, in lower case."""
-        if any(f'"{subject}' in what for subject in self.subjects):
+        """The server denies a permission, and says for which subject, in lower case.
+
+        Who may not listen at an inbox gets no answer to anything.
+        """
+        if what.startswith('subscription to "_inbox.') or any(f'"{subject}' in what for subject in self.subjects):
             self.denied = what
             self.scope.cancel()
 
@@ -68,7 +71,7 @@ class Link:
         self._first_attempt = anyio.CancelScope()
         self._last_error: Exception | None = None
         self._refused = False
-        self._closing = False
+        self._in_use = False
         self._under_way: list[_Attempt] = []
 
     # --- life
@@ -116,10 +119,11 @@ class Link:
                 f"NATS does not answer at {self.config.where}{last}; start it or correct BROKER_URL"
             )
         self.client = broker.connection
+        self._in_use = True
         self.js = self.client.jetstream(timeout=CONFIRM_TIMEOUT_S)
 
     async def _close(self, broker: LastingBroker) -> None:
-        self._closing = True
+        self._in_use = False
         client: Client | None = getattr(self, "client", None)
         if client is None:
             return
@@ -176,7 +180,7 @@ class Link:
     async def _on_lost(self) -> None:
         for attempt in self._under_way:
             attempt.scope.cancel()
-        if self._closing:
+        if not self._in_use:
             return
         log.warning("connection to NATS lost", reason=str(self._last_error or "closed by the server"))
 

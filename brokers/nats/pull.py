@@ -128,10 +128,10 @@ class _Pull:
             self._over = True
         else:
             headers = message.headers or {}
-            status, text = headers.get("Status", ""), headers.get("Description", "")
+            status, text = headers.get("Status", ""), headers.get("Description", "").partition("\n")[0].strip()
             self._over = status != "100"
             if status not in ("100", "404", "408") and text.lower() not in PASSING:
-                self.broken = f"{status} {text}".strip()
+                self.broken = f"{status} {text}".strip() if text else f"{status}, its consumer is missing"
         if not self.broken:
             self._on_alive()
         self._heard.set()

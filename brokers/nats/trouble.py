@@ -26,28 +26,36 @@ class Troubles:
         """
         self._link = link
         self._on_trouble = on_trouble
-        self._found: dict[str, BrokerError] = {}
+        self._found: dict[str, dict[object, BrokerError]] = {}
 
-    def report(self, doing: str, trouble: BrokerError) -> None:
-        """Something cannot be done now; while the connection is lost that is known already."""
+    def report(self, doing: str, trouble: BrokerError, who: object = None) -> None:
+        """Something cannot be done now; while the connection is lost that is known already.
+
+        Args:
+            doing: What.
+            trouble: Why.
+            who: Tells several apart that try the same; it is over when it is over for each.
+        """
         if not self._link.is_connected:
             return
         if doing not in self._found:
             log.error("trouble with the broker", doing=doing, reason=str(trouble))
-        self._found[doing] = trouble
+        self._found.setdefault(doing, {})[who] = trouble
         self._on_trouble()
 
-    def over(self, doing: str) -> None:
+    def over(self, doing: str, who: object = None) -> None:
         """It can be done again, or nobody wants it any more."""
-        if self._found.pop(doing, None):
+        found = self._found.get(doing, {})
+        if found.pop(who, None) is not None and not found:
+            del self._found[doing]
             log.info("trouble with the broker is over", doing=doing)
 
     def over_unless_refused(self, doing: str) -> None:
         """What was missing is there again; a refusal lasts until the thing itself succeeds."""
-        if not isinstance(self._found.get(doing), BrokerRefused):
+        if not isinstance(self._found.get(doing, {}).get(None), BrokerRefused):
             self.over(doing)
 
     @property
     def reason(self) -> str:
         """A sentence about the oldest trouble, or nothing."""
-        return next((str(trouble) for trouble in self._found.values()), "")
+        return next((str(trouble) for found in self._found.values() for trouble in found.values()), "")

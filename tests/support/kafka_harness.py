@@ -74,7 +74,12 @@ class KafkaHarness:
         return self.config_at(self.kafka.bootstrap)
 
     def config_at(self, bootstrap: str, **changes: Any) -> KafkaConfig:
-        values = {"names": self.names, "session_timeout_ms": int(self.lease_s * 1000), "first_connection_s": 5, **changes}
+        values = {
+            "names": self.names,
+            "session_timeout_ms": int(self.lease_s * 1000),
+            "first_connection_s": 5,
+            **changes,
+        }
         return KafkaConfig(servers=(bootstrap,), **values)
 
     async def kill(self) -> None:

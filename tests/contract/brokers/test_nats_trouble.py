@@ -207,6 +207,16 @@ async def test_a_missing_permission_is_told_in_one_line(tmp_path: Path) -> None:
         assert "grant it" in line["reason"]
 
 
+async def test_who_may_not_hear_answers_is_told_so(tmp_path: Path) -> None:
+    """Without the right to listen at an inbox nothing can work; the start says it at once."""
+    deaf = """authorization { users = [
+        { user: worker, password: pw, permissions: { subscribe: { deny: "_INBOX.>" } } } ] }"""
+    async with guarded_server(tmp_path, deaf) as url:
+        with anyio.fail_after(5), pytest.raises(BrokerRefused, match=r'subscription to "_inbox\..*grant it'):
+            async with NatsBus(NatsConfig(servers=(url.replace("//", "//worker:pw@"),))).open():
+                pass
+
+
 @asynccontextmanager
 async def guarded_server(folder: Path, extra: str) -> AsyncIterator[str]:
     """A server with users."""
@@ -238,8 +248,9 @@ async def test_a_server_without_jetstream_is_unfit(tmp_path: Path) -> None:
     port = free_port()
     process = launch([str(find_server()), "-a", "127.0.0.1", "-p", str(port)], tmp_path / "nats.log")
     try:
+        await eventually(lambda: "Server is ready" in process.tail())
         with pytest.raises(BrokerUnavailable, match="JetStream"):
-            async with NatsBus(NatsConfig(servers=(f"nats://127.0.0.1:{port}",))).open():
+            async with NatsBus(NatsConfig(servers=(f"nats://127.0.0.1:{port}",), first_connection_s=1)).open():
                 pass
     finally:
         await process.kill()

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -77,8 +78,10 @@ async def test_progress_is_numbered_rises_and_keeps_every_status(stack: Stack) -
     assert values[-1] == 1.0
     statuses = list(dict.fromkeys(event.body["status"] for event in events))
     assert statuses == ["accepted", "preparing", "queued", "running", "storing"]
-    # Ten a second over a bit more than a second; 60 steps were taken.
-    assert 8 <= sum(1 for event in events if event.body["status"] == "running") <= 18
+    # 60 steps were taken; ten values a second were let through, and on a busy machine it takes longer.
+    times = [datetime.fromisoformat(event.body["timestamp"]).timestamp() for event in events]
+    running = [at for at, event in zip(times, events, strict=True) if event.body["status"] == "running"]
+    assert 4 <= len(running) <= 10 * (running[-1] - running[0] + 1) + 1
     assert all(event.headers["traceparent"] == TRACE for event in events)
     steps = [event.body["progress"] for event in events if "step" in event.body["progress"]]
     assert steps[0]["current_node_class"] == "SlowProgress"

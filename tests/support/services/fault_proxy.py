@@ -99,15 +99,16 @@ class FaultProxy:
                 await _swallow(reader, head)
                 return
             answer, upstream = await asyncio.open_connection("127.0.0.1", self.target, limit=BUFFER)
-            upstream.write(_closing(head))
+            upstream.write(closing(head))
             up = asyncio.ensure_future(self._up(reader, upstream, writer, broken))
             try:
                 await self._down(answer, writer, broken)
             finally:
                 up.cancel()
                 await asyncio.gather(up, return_exceptions=True)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            # The streams of Python 3.11 complain about a cancelled task, which is how the proxy ends.
+            return
         finally:
             writer.close()
             if upstream is not None:
@@ -155,7 +156,7 @@ class FaultProxy:
                 lambda found: found.group(1) + str(int(found.group(2)) + broken.lie).encode(),
                 head,
             )
-        writer.write(broken.head if broken.head is not None else _closing(head))
+        writer.write(broken.head if broken.head is not None else closing(head))
         sent = 0
         while data := await answer.read(BUFFER):
             limit = broken.cut_after if broken.stall_after is None else broken.stall_after
@@ -178,7 +179,8 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-def _closing(head: bytes) -> bytes:
+def closing(head: bytes) -> bytes:
+    """A head that says that its connection ends with this exchange."""
     bare = re.sub(rb"(?i)\r\n(connection|keep-alive):[^\r\n]*", b"", head)
     return bare[:-4] + b"\r\nConnection: close\r\n\r\n"
 

@@ -41,6 +41,9 @@ async def _cancel_all() -> None:
         for task in others:
             task.cancel()
         await asyncio.wait(others)
+    # Sockets are closed one round after their transports.
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,12 +30,19 @@ class Seen:
 
 @dataclass
 class WebFiles:
-    """The server: files below ``/open/`` are for everybody, those below ``/closed/`` want a secret."""
+    """The server: files below ``/open/`` are for everybody, those below ``/closed/`` want a secret.
+
+    Of files below ``/gated/`` and ``/closed-gated/`` the first half is sent and ``halves_sent`` released; the rest
+    comes when the ``gate`` is open. ``left`` is released when a client goes before that.
+    """
 
     folder: Path
     port: int = 0
     seen: list[Seen] = field(default_factory=list)
     redirects: dict[str, tuple[int, str]] = field(default_factory=dict)
+    gate: threading.Event = field(default_factory=threading.Event)
+    halves_sent: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    left: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     @property
     def url(self) -> str:
@@ -54,16 +63,37 @@ class WebFiles:
             status, location = self.redirects[request.path]
             return web.Response(status=status, headers={"Location": location})
         area, _, name = request.path.lstrip("/").partition("/")
-        if area == "closed" and not _knows(request):
+        if area.startswith("closed") and not _knows(request):
             return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
-        if area not in ("open", "closed"):
-            return web.Response(status=404)
         path = self.folder / name.replace("/", "~")
-        if request.method == "PUT":
-            return await _store(request, path)
-        if not path.is_file():
-            return web.Response(status=404)
-        return web.FileResponse(path)
+        if area in ("open", "closed", "gated", "closed-gated"):
+            if request.method == "PUT":
+                return await _store(request, path)
+            if path.is_file():
+                return await self._gated(request, path) if area.endswith("gated") else web.FileResponse(path)
+        return web.Response(status=404)
+
+    async def _gated(self, request: web.Request, path: Path) -> web.StreamResponse:
+        data = path.read_bytes()
+        start = request.http_range.start or 0
+        response = web.StreamResponse(status=206 if start else 200, headers={"ETag": f'"{len(data)}"'})
+        if start:
+            response.headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        response.content_length = len(data) - start
+        await response.prepare(request)
+        half = max(len(data) // 2, start)
+        try:
+            await response.write(data[start:half])
+            self.halves_sent.release()
+            # A client that leaves cancels this.
+            while not self.gate.is_set():
+                await asyncio.sleep(0.01)
+            await response.write(data[half:])
+            await response.write_eof()
+        except (ConnectionResetError, asyncio.CancelledError):
+            self.left.release()
+            raise
+        return response
 
 
 def _knows(request: web.Request) -> bool:
