@@ -5,9 +5,10 @@ from __future__ import annotations
 from pydantic import SecretStr
 
 from app.settings.tree import Settings
+from brokers.kafka.config import KafkaConfig
 from brokers.nats import NatsConfig
 
-__all__ = ["nats_config", "reveal"]
+__all__ = ["kafka_config", "nats_config", "reveal"]
 
 
 def reveal(secret: SecretStr | None) -> str | None:
@@ -29,5 +30,26 @@ def nats_config(settings: Settings) -> NatsConfig:
         tls_ca=settings.broker_tls_ca,
         tls_cert=settings.broker_tls_cert,
         tls_key=settings.broker_tls_key,
+        client_name=f"comfybus-{settings.worker}",
+    )
+
+
+def kafka_config(settings: Settings) -> KafkaConfig:
+    """How to reach Kafka."""
+    scheme, _, hosts = settings.broker_url.get_secret_value().partition("://")
+    return KafkaConfig(
+        servers=tuple(host.strip("/") for host in hosts.split(",") if host),
+        names=settings.names,
+        tls=scheme == "kafka+ssl",
+        tls_ca=settings.broker_tls_ca,
+        tls_cert=settings.broker_tls_cert,
+        tls_key=settings.broker_tls_key,
+        sasl_mechanism=settings.kafka_sasl_mechanism,
+        sasl_username=settings.kafka_sasl_username,
+        sasl_password=reveal(settings.kafka_sasl_password),
+        session_timeout_ms=settings.kafka_session_timeout_ms,
+        max_poll_interval_ms=settings.kafka_max_poll_interval_ms,
+        static_member=settings.worker if settings.kafka_static_membership else None,
+        result_retention_h=settings.result_retention_h,
         client_name=f"comfybus-{settings.worker}",
     )

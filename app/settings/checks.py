@@ -36,8 +36,11 @@ BRIDGE_EVENTS = ("file_downloaded", "file_uploaded", "file_deleted")
 def broker_url(value: SecretStr) -> SecretStr:
     """A URL of one of the brokers."""
     scheme, separator, rest = value.get_secret_value().partition("://")
-    if not separator or scheme not in ("nats", "tls") or not rest.rpartition("@")[2].strip("/"):
-        raise ValueError("it should be nats://[user:password@]host[:port][,host…] or tls://…")
+    if not separator or scheme not in ("nats", "tls", "kafka", "kafka+ssl") or not rest.rpartition("@")[2].strip("/"):
+        raise ValueError(
+            "it should be nats://[user:password@]host[:port][,host…], tls://…, kafka://host:port[,host:port] or "
+            "kafka+ssl://…"
+        )
     return value
 
 

@@ -50,7 +50,7 @@ def storage_config(settings: Settings) -> StorageConfig:
         cache_limit_bytes=int(settings.lru_cache_size_gb * GIB),
         max_download_bytes=int(settings.max_download_gb * GIB),
         symlinks=bool(settings.cmd),
-        output_store=settings.output_store or f"nats://{settings.names.output_bucket}",
+        output_store=settings.output_store or ("" if settings.uses_kafka else f"nats://{settings.names.output_bucket}"),
         allowed_private_hosts=settings.allowed_private_hosts,
         allowed_urls=settings.allowed_urls,
         http_auth_header=(name, value) if name and value else None,

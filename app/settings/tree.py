@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     nats_token: SecretStr | None = None
     nats_creds_file: Path | None = None
     nats_ack_wait_s: float = Field(default=30, ge=1, le=3600)
+    kafka_sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_session_timeout_ms: int = Field(default=45_000, ge=1_000)
+    kafka_max_poll_interval_ms: int = Field(default=300_000, ge=1_000)
+    kafka_static_membership: bool = False
     topic_prefix: Annotated[str, AfterValidator(checks.topic_prefix)] = "comfyui"
     worker_id: str = ""
 
@@ -202,6 +208,11 @@ class Settings(BaseSettings):
         """Metadata of system and storage events: the SYSTEM_META_<key> variables by key, and those of Salad."""
         named = {name[len(SYSTEM_META) :]: value for name, value in os.environ.items() if name.startswith(SYSTEM_META)}
         return {**self.salad_metadata, **named}
+
+    @property
+    def uses_kafka(self) -> bool:
+        """BROKER_URL names a Kafka."""
+        return self.broker_url.get_secret_value().startswith("kafka")
 
     @property
     def names(self) -> Names:

@@ -14,9 +14,8 @@ import structlog
 
 from app.http import serve_http
 from app.settings import Settings
-from app.settings.broker import nats_config
+from app.worker.broker import make_bus
 from app.worker.worker import Worker
-from brokers.nats import NatsBus
 
 __all__ = ["run_worker"]
 
@@ -32,7 +31,7 @@ async def run_worker(settings: Settings) -> None:
     """
     async with _signals() as stop, AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
-        bus = await stack.enter_async_context(NatsBus(nats_config(settings)).open())
+        bus = await stack.enter_async_context(make_bus(settings).open())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-")))
         worker = Worker(settings, bus, session, scratch, stop)
         await stack.enter_async_context(worker.stores.open())

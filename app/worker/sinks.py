@@ -9,22 +9,13 @@ import anyio
 
 from app.comfy.outputs import OutputReader
 from app.images import Converter
-from app.settings import Settings
 from app.storage.media_types import media_type_for
 from app.storage.secrets import Scrubber
 from app.storage.stores import Stores
 from app.worker.job import Job
 from app.worker.store import Convert, OutputFile, renamed
-from brokers.nats import NatsBus
-from brokers.nats.objects import NatsObjects
 
-__all__ = ["StoresSink", "converting", "output_bucket", "scrubber_of"]
-
-
-def output_bucket(settings: Settings, bus: NatsBus) -> NatsObjects | None:
-    """The object store bucket of OUTPUT_STORE, if that is one."""
-    store = settings.output_store
-    return bus.objects(store.removeprefix("nats://") or None) if not store or store.startswith("nats://") else None
+__all__ = ["StoresSink", "converting", "scrubber_of"]
 
 
 def scrubber_of(job: Job, stores: Stores) -> Scrubber:

@@ -27,6 +27,7 @@ from app.settings import Settings
 from app.settings.parts import process_config, storage_config
 from app.settings.tree import SHIPPED_WORKFLOWS
 from app.storage.stores import Stores
+from app.worker.broker import output_bucket
 from app.worker.cancels import Cancels
 from app.worker.control import Control
 from app.worker.events import EventMaker
@@ -37,11 +38,10 @@ from app.worker.outbox import Outbox
 from app.worker.perform import Limits, Performer
 from app.worker.pipeline import Pipeline
 from app.worker.presence import Presence
-from app.worker.sinks import StoresSink, converting, output_bucket, scrubber_of
+from app.worker.sinks import StoresSink, converting, scrubber_of
 from app.worker.system import SystemEvents
 from app.worker.transfers import Transfers
-from brokers.base import Delivery, Health, Tries
-from brokers.nats import NatsBus
+from brokers.base import Bus, Delivery, Health, Tries
 
 __all__ = ["Worker"]
 
@@ -54,7 +54,7 @@ class Worker:
     """All parts of one worker around one ComfyUI."""
 
     def __init__(
-        self, settings: Settings, bus: NatsBus, session: aiohttp.ClientSession, scratch: Path, stop: anyio.Event
+        self, settings: Settings, bus: Bus, session: aiohttp.ClientSession, scratch: Path, stop: anyio.Event
     ) -> None:
         self._settings = settings
         self._bus = bus

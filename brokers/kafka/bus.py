@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
@@ -161,6 +161,10 @@ class KafkaBus:
     def dropped_messages(self) -> int:
         """Side messages that were not published."""
         return self._side.dropped_messages
+
+    async def last_headers(self, message: Message) -> Mapping[str, str] | None:  # noqa: ARG002 - a topic has no index
+        """See the protocol: to find the last message of a key the whole topic would have to be read."""
+        return None
 
     # --- commands
 

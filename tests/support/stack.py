@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -90,7 +91,16 @@ class Stack:
 
 @asynccontextmanager
 async def run_stack(folder: Path, **env: Any) -> AsyncIterator[Stack]:
-    """A broker and a plain client; ComfyUIs and workers are added by the test."""
+    """A broker and a plain client; ComfyUIs and workers are added by the test.
+
+    NATS, or with TEST_BROKER=kafka the same on a real Apache Kafka.
+    """
+    if os.environ.get("TEST_BROKER") == "kafka":
+        from tests.support.kafka_stack import run_kafka_stack
+
+        async with run_kafka_stack(folder, **env) as on_kafka:
+            yield on_kafka
+        return
     broker = NatsServer(folder / "nats")
     async with AsyncExitStack() as cleanup:
         await broker.start()

@@ -140,7 +140,7 @@ async def test_the_lease_is_kept_while_the_request_is_held(hasty_broker: BrokerH
     async with hasty_broker.bus() as bus, hasty_broker.bus() as other:
         await hasty_broker.outside.send({"id": "a"})
         delivery = await take_claimed(bus, "a")
-        assert await other.take(3.5) is None
+        assert await other.take(2.5) is None
         assert await delivery.settle(answer("a"))
         assert await hasty_broker.outside.unsettled() == 0
 

@@ -228,8 +228,12 @@ async def test_letters_are_listed_without_their_bodies(nats_server: NatsHarness,
     assert [one async for one in client.dead_letters()] == []
     async with nats_server.bus() as bus:
         assert [one async for one in client.dead_letters()] == []
-        for n in range(120):
+        for n in range(3):
             await give_up(nats_server, bus, f"l{n}", b"secret", {"x-n": str(n)})
+        pattern = await nats_server.outside.raw_letter()
+        for n in range(3, 120):
+            headers = {**pattern.headers, "comfybus-request-id": f"l{n}", "x-n": str(n), "Nats-Msg-Id": f"m{n}"}
+            await nats_server.outside.js.publish("comfyui.prompt.request.dlq", b"secret", headers=headers)
         letters = [one async for one in client.dead_letters()]
         assert [one.request_id for one in letters] == [f"l{n}" for n in range(120)]
         assert letters[7].headers["x-n"] == "7"

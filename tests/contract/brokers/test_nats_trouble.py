@@ -73,6 +73,7 @@ async def test_a_consumer_deleted_while_all_slots_are_busy_is_made_anew(
     """Without a single take it is noticed within the time between two looks."""
     monkeypatch.setattr("brokers.nats.upkeep.DECLARE_EVERY_S", 0.2)
     monkeypatch.setattr("brokers.nats.delivery.ACK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("brokers.nats.delivery.ACK_PAUSE_S", 0.05)
     js = nats_server.outside.js
     async with nats_server.bus() as bus:
         await nats_server.outside.send({"id": "a"})

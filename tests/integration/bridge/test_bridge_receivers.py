@@ -68,7 +68,9 @@ async def test_one_bad_receiver_never_delays_another(tmp_path: Path) -> None:
         await scene.until_kept("due", 0, within_s=60)
         letters = await scene.records("dlq")
         reasons = {letter["prompt"]: (letter["code"], letter["reason"]) for letter in letters}
-        codes = {name: [reasons.get(f"{name}-{number}", ("delivered",))[0] for number in range(3)] for name in behaviours}
+        codes = {
+            name: [reasons.get(f"{name}-{number}", ("delivered",))[0] for number in range(3)] for name in behaviours
+        }
         assert codes == {
             "broken": ["delivered"] * 3,
             "limited": ["delivered"] * 3,

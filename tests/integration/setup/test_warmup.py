@@ -97,7 +97,7 @@ async def test_it_runs_and_leaves_nothing_behind(side: Side, sources: Sources) -
     [
         ({"1": {"class_type": "NoSuchNode", "inputs": {}}}, "NoSuchNode"),
         ({**graph(), "9": {"class_type": "SaveImage", "inputs": {"images": ["7", 0], "filename_prefix": "x"}}}, "9"),
-        (graph(seconds=30), "ran longer than"),
+        (graph(seconds=30, steps=300), "ran longer than"),
         ({"1": {"class_type": "LoadImage", "inputs": {"image": "/etc/passwd"}}}, r"prompt.1.inputs.image"),
     ],
 )
@@ -119,7 +119,7 @@ async def test_a_comfyui_that_dies_is_no_wrong_setting(side: Side) -> None:
 
         tasks.start_soon(kill)
         with pytest.raises(ComfyUnavailable):
-            await side.warm_up(graph(seconds=60))
+            await side.warm_up(graph(seconds=60, steps=600))
     await side.comfy.start()
     await side.warm_up(graph())
 
@@ -128,7 +128,7 @@ async def test_cancelled_it_is_interrupted(side: Side) -> None:
     """Nothing runs on in ComfyUI after a worker that was told to end in its warm-up."""
     with anyio.move_on_after(30) as scope:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(side.warm_up, graph(seconds=60))
+            tasks.start_soon(side.warm_up, graph(seconds=60, steps=600))
             while not side.comfy.executions():
                 await anyio.sleep(0.02)
             tasks.cancel_scope.cancel()

@@ -61,8 +61,9 @@ class FaultProxy:
     While it is ``silent`` it takes every request and answers none.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, thread: LoopThread) -> None:
         self.target = target
+        self._thread = thread
         self.port = 0
         self.breaks: list[Break] = []
         self.seen: list[Exchange] = []
@@ -75,13 +76,16 @@ class FaultProxy:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        # Kept here: a task that waits for something nobody else knows would be collected as garbage.
         self._never = asyncio.Event()
-        self._server = await asyncio.start_server(self._client, "127.0.0.1", 0, limit=BUFFER)
+        self._server = await asyncio.start_server(self._keep, "127.0.0.1", 0, limit=BUFFER)
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         self._server.close()
+
+    async def _keep(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with self._thread.keeping():
+            await self._client(reader, writer)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: asyncio.StreamWriter | None = None
@@ -196,7 +200,7 @@ async def _swallow(reader: asyncio.StreamReader, head: bytes) -> None:
 def run_fault_proxy(target: int) -> Iterator[FaultProxy]:
     """A proxy before a port of loopback until the block ends."""
     thread = LoopThread()
-    proxy = FaultProxy(target)
+    proxy = FaultProxy(target, thread)
     try:
         thread.call(proxy.start())
         yield proxy

@@ -19,6 +19,7 @@ class LoopThread:
     """An event loop in a thread; what runs there is asked for from outside."""
 
     def __init__(self) -> None:
+        self._kept: set[asyncio.Task[Any] | None] = set()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
@@ -26,6 +27,16 @@ class LoopThread:
     def call(self, work: Coroutine[Any, Any, T], within_s: float = START_WITHIN_S) -> T:
         """Run a coroutine there and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(within_s)
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep the running task: one that waits for a peer is known to nobody else, and may be collected as garbage."""
+        task = asyncio.current_task()
+        self._kept.add(task)
+        try:
+            yield
+        finally:
+            self._kept.discard(task)
 
     def end(self) -> None:
         """End what still runs there, and the loop."""

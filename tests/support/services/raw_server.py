@@ -20,7 +20,7 @@ def run_raw(answer: Answer) -> Iterator[int]:
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             # The streams of Python 3.11 complain about a cancelled task, which is how a server here ends.
-            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            with thread.keeping(), suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await answer(await reader.readuntil(b"\r\n\r\n"), reader, writer)
                 writer.close()
                 await writer.wait_closed()

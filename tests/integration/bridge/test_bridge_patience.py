@@ -1,0 +1,256 @@
+"""Waiting: the schedule over days, order, limits, and what survives restarts of bridge and broker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import anyio
+import pytest
+import yaml
+from aiohttp import web
+
+from app.bridge.schedule import JITTER, STANDARD_S
+from tests.integration.bridge.bridges import BridgeProcess, Scene, run_scene
+from tests.integration.bridge.receivers import SECRET, answers, run_receivers
+
+pytestmark = pytest.mark.anyio
+
+
+async def until_attempts(scene: Scene, *wanted: int) -> None:
+    """Wait until the records of what waits say that so many attempts were made."""
+    with anyio.fail_after(120):
+        while [record.get("attempts") for record in await scene.records("due")] != list(wanted):
+            await anyio.sleep(0.02)
+
+
+async def three_days(folder: Path, faster: float) -> None:
+    """The standard schedule, sped up, against a receiver that takes the last attempt; killed and restarted meanwhile."""
+    delays = [delay / faster for delay in STANDARD_S]
+    async with run_receivers(hook=answers(*[500] * 9, 200)) as receivers, run_scene(folder, receivers) as scene:
+        env = {"WEBHOOK_SCHEDULE": ",".join(f"{delay:.6f}" for delay in delays)}
+        await scene.bridge(**env).start()
+        await scene.complete("patient", webhook_v2=receivers.url("hook"))
+        # In the middle of the wait of 10 hours the bridge dies, in that of 20 hours the broker.
+        await until_attempts(scene, 6)
+        await scene.bridges[-1].kill()
+        await scene.bridge(**env).start()
+        await until_attempts(scene, 8)
+        await scene.stack.broker.kill()
+        await scene.stack.broker.start()
+        calls = await receivers.until("hook", 10, 180)
+        await scene.until_kept("due", 0)
+        assert len(receivers.of("hook")) == 10
+        assert {call.webhook_id for call in calls} == {"patient/complete"}
+        # Every attempt is signed anew, and by now.
+        calls[-1].verified()
+        gaps = [later.at - earlier.at for earlier, later in zip(calls, calls[1:], strict=False)]
+        print("gaps:", " ".join(f"{gap:.2f}/{delay:.2f}" for gap, delay in zip(gaps, delays, strict=True)))
+        for gap, delay in zip(gaps, delays, strict=True):
+            assert gap >= delay * (1 - JITTER) - 0.01
+            # A takeover takes a lease and a bit, everything else little.
+            assert gap <= delay * (1 + JITTER) + 6
+
+
+@pytest.mark.timeout(180)
+async def test_the_schedule_of_three_days_sped_up(tmp_path: Path) -> None:
+    """75 hours in 14 seconds: ten attempts, each at its time, over a killed bridge and a killed broker."""
+    await three_days(tmp_path, 20_000)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+async def test_the_schedule_of_three_days_sped_up_less(tmp_path: Path) -> None:
+    """75 hours in two and a quarter minutes, with the same kills."""
+    await three_days(tmp_path, 2_000)
+
+
+async def test_deliveries_of_one_prompt_stay_in_order_and_within_the_limit(tmp_path: Path) -> None:
+    """With several at once, those of one prompt go one after the other; one that fails holds up its prompt alone."""
+    under_way, most = 0, 0
+    failed_once = set[str]()
+
+    async def slow(request: web.Request, _: int) -> web.StreamResponse:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.05)
+        under_way -= 1
+        body = await request.json()
+        if body["id"] == "p0" and body["data"]["size"] == 0 and not failed_once:
+            failed_once.add("p0")
+            return web.Response(status=500)
+        return web.Response()
+
+    async with run_receivers(slow=slow) as receivers, run_scene(tmp_path, receivers) as scene:
+        path = tmp_path / "subscriptions.yaml"
+        entry = {"name": "all", "url": receivers.url("slow"), "events": ["storage.*"], "secrets": [SECRET]}
+        path.write_text(yaml.safe_dump({"subscriptions": [{**entry, "concurrency": 3}]}))
+        await scene.bridge(WEBHOOK_SUBSCRIPTIONS=path, WEBHOOK_SCHEDULE="2s").start()
+        for size in range(5):
+            for prompt in range(4):
+                data = {"url": "s3://b/k", "size": size}
+                await scene.side_event("storage.file_uploaded", "storage.file_uploaded", id=f"p{prompt}", data=data)
+        calls = await receivers.until("slow", 21)
+        order = defaultdict[str, list[int]](list)
+        for call in calls:
+            order[call.body["id"]].append(call.body["data"]["size"])
+        assert order["p0"] == [0, 0, 1, 2, 3, 4]
+        assert all(order[f"p{prompt}"] == [0, 1, 2, 3, 4] for prompt in (1, 2, 3))
+        assert 2 <= most <= 3
+        # The others did not wait for the one that failed.
+        others = max(call.at for call in calls if call.body["id"] != "p0")
+        assert others < [call.at for call in calls if call.body["id"] == "p0"][1]
+
+
+async def test_by_default_one_at_a_time_for_each_endpoint(tmp_path: Path) -> None:
+    """Two endpoints of one server: one delivery at a time each, and both at the same time."""
+    now, most = defaultdict[str, int](int), defaultdict[str, int](int)
+
+    async def counts(request: web.Request, _: int) -> web.StreamResponse:
+        for key in (request.path, "all"):
+            now[key] += 1
+            most[key] = max(most[key], now[key])
+        await asyncio.sleep(0.1)
+        for key in (request.path, "all"):
+            now[key] -= 1
+        return web.Response()
+
+    async with run_receivers(a=counts, b=counts) as receivers, run_scene(tmp_path, receivers) as scene:
+        await scene.bridge().start()
+        for number in range(8):
+            # The query plays no part in what an endpoint is.
+            await scene.complete(f"a{number}", webhook_v2=f"{receivers.url('a')}?n={number}")
+            await scene.complete(f"b{number}", webhook_v2=receivers.url("b"))
+        await receivers.until("a", 8)
+        await receivers.until("b", 8)
+        assert most["/a"] == most["/b"] == 1
+        assert most["all"] == 2
+
+
+async def test_when_a_receiver_returns_nothing_waits_for_its_hour(tmp_path: Path) -> None:
+    """Deliveries that failed while the receiver was down go out with the first success, long before they are due."""
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+        await receivers.stop()
+        bridge = scene.bridge(WEBHOOK_SCHEDULE="0.1s,1h")
+        await bridge.start()
+        for number in range(10):
+            await scene.complete(f"w{number}", webhook_v2=receivers.url("hook"))
+        await until_attempts(scene, *[2] * 10)
+        assert "comfybus_webhook_waiting" in await bridge.metrics()
+        await receivers.start()
+        began = time.monotonic()
+        await scene.complete("fresh", webhook_v2=receivers.url("hook"))
+        await receivers.until("hook", 11)
+        print(f"all delivered {time.monotonic() - began:.2f} s after the return")
+        await scene.until_kept("due", 0)
+        assert len(receivers.of("hook")) == 11
+
+
+async def shares(bridge: BridgeProcess) -> int:
+    """How many shares of the queue a bridge holds."""
+    lines = (await bridge.metrics()).splitlines()
+    return int(float(next(line for line in lines if line.startswith("comfybus_webhook_shares ")).split()[1]))
+
+
+async def until_shared(scene: Scene, *wanted: int) -> None:
+    """Wait until the bridges hold so many shares each, in any order."""
+    living = [bridge for bridge in scene.bridges if bridge.process is not None and bridge.process.running]
+    with anyio.fail_after(30):
+        while sorted([await shares(bridge) for bridge in living]) != sorted(wanted):
+            await anyio.sleep(0.05)
+
+
+@pytest.mark.timeout(180)
+async def test_several_bridges_share_the_work(tmp_path: Path) -> None:
+    """Two bridges divide the queue; one that is killed or stopped is replaced, and nothing comes twice."""
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+        first = scene.bridge()
+        await first.start()
+        await until_shared(scene, 16)
+        second = scene.bridge()
+        await second.start()
+        await until_shared(scene, 8, 8)
+        paths = [f"e{number}" for number in range(24)]
+        for path in paths:
+            await scene.complete(f"x-{path}", webhook_v2=receivers.url(path))
+        for path in paths:
+            await receivers.until(path, 1)
+        # Both had their part of it.
+        counts = []
+        for bridge in (first, second):
+            lines = (await bridge.metrics()).splitlines()
+            found = [line for line in lines if line.startswith("comfybus_webhook_delivered_total{")]
+            counts.append(float(found[0].split()[-1]) if found else 0)
+        print("delivered by each:", counts)
+        assert sum(counts) == 24
+        assert min(counts) >= 1
+        # A stop hands over at once, a kill after a lease.
+        began = time.monotonic()
+        assert await first.stop() == 0
+        await until_shared(scene, 16)
+        print(f"handed over in {time.monotonic() - began:.2f} s")
+        third = scene.bridge()
+        await third.start()
+        await until_shared(scene, 8, 8)
+        await second.kill()
+        for path in paths:
+            await scene.complete(f"y-{path}", webhook_v2=receivers.url(path))
+        for path in paths:
+            await receivers.until(path, 2, 30)
+        await until_shared(scene, 16)
+        await scene.until_kept("due", 0)
+        assert len(receivers.calls) == 48
+
+
+@pytest.mark.timeout(180)
+async def test_the_broker_may_die_at_any_moment(tmp_path: Path) -> None:
+    """While deliveries go out the broker is killed three times: every event that it confirmed arrives, once."""
+
+    async def slow(_request: web.Request, _: int) -> web.StreamResponse:
+        await asyncio.sleep(0.03)
+        return web.Response()
+
+    async with run_receivers(hook=slow) as receivers, run_scene(tmp_path, receivers) as scene:
+        bridge = scene.bridge()
+        await bridge.start()
+        for number in range(60):
+            await scene.complete(f"b{number}", webhook_v2=receivers.url("hook"))
+        for count in (5, 20, 35):
+            await receivers.until("hook", count)
+            await scene.stack.broker.kill()
+            await scene.stack.broker.start()
+        await receivers.until("hook", 60, 60)
+        await scene.until_kept("due", 0, 60)
+        ids = [call.webhook_id for call in receivers.of("hook")]
+        print(f"{len(set(ids))} of 60, {len(ids) - len(set(ids))} repeats")
+        assert len(set(ids)) == 60
+        assert len(ids) == 60
+
+
+async def test_a_stopping_bridge_ends_what_is_under_way(tmp_path: Path) -> None:
+    """SIGTERM waits for the answer of a receiver, settles, and only then ends."""
+
+    async def slow(_request: web.Request, _: int) -> web.StreamResponse:
+        await asyncio.sleep(1.5)
+        return web.Response()
+
+    async with run_receivers(hook=slow) as receivers, run_scene(tmp_path, receivers) as scene:
+        bridge = scene.bridge()
+        await bridge.start()
+        await scene.complete("last", webhook_v2=receivers.url("hook"))
+        await receivers.until("hook", 1)
+        assert await bridge.stop() == 0
+        assert await scene.kept("due") == []
+        assert len(receivers.calls) == 1
+        # A receiver that hangs does not keep it beyond DRAIN_TIMEOUT_S, and nothing is lost.
+        bridge = scene.bridge(DRAIN_TIMEOUT_S=0.2)
+        await bridge.start()
+        await scene.complete("cut", webhook_v2=receivers.url("hook"))
+        await receivers.until("hook", 2)
+        began = time.monotonic()
+        assert await bridge.stop() == 0
+        assert time.monotonic() - began < 5
+        assert len(await scene.kept("due")) == 1
