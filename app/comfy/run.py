@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import aiohttp
 import anyio
 import structlog
 
@@ -181,16 +182,26 @@ class Runs:
                 return Completed(entry, followed.node_starts_ms)
 
     async def _hand_over(self, run: Run, graph: Mapping[str, Any], followed: Followed) -> Mapping[str, Any]:
-        """Submit until ComfyUI has it: an answer that did not come says nothing, a look does."""
+        """Submit until ComfyUI has it: an answer that did not come says nothing, a look does.
+
+        Raises:
+            InvalidPrompt: ComfyUI refused the graph.
+            ComfyUnavailable: It is not running, or went away with the prompt in its hands.
+        """
         while True:
             client_id = self._watch.client_id
             try:
                 accepted = await self._client.submit(graph, prompt_id=run.prompt_id, client_id=client_id)
             except ComfyUnavailable as exc:
                 log.warning("submission not answered", reason=str(exc))
+                never_arrived = isinstance(exc.__cause__, aiohttp.ClientConnectorError)
                 if not isinstance(await self._find_when_up(run.prompt_id), Nowhere):
                     followed.submitted(client_id)
                     return {}
+                if not never_arrived:
+                    # It may be this very prompt that brings ComfyUI down: a try like any other, or it would go on
+                    # for ever.
+                    raise ComfyUnavailable("ComfyUI went away while it took the prompt, and has lost it") from exc
             except anyio.get_cancelled_exc_class():
                 # It may have arrived: what is stopped from outside must not run on unheard.
                 await self._stop_shielded(run, followed)

@@ -14,7 +14,7 @@ from typing_extensions import override
 from yarl import URL
 
 from app.storage.azure_access import AzureAccount, BlobAccess, BlobPlace, blob_place
-from app.storage.base import Downloaded, Progress, Storage, Uploaded
+from app.storage.base import ANY_AUTH, Downloaded, Progress, Storage, Uploaded
 from app.storage.carrier import Answer, Call, Carrier, FilePart, MakeCall
 from app.storage.faults import Fault, as_input, as_upload, status_fault
 from app.storage.http import media_type_of
@@ -56,6 +56,7 @@ class AzureBlobStorage(Storage):
     """
 
     name = "azure"
+    auth_types = ANY_AUTH - {"s3"}
 
     def __init__(self, carrier: Carrier, account: AzureAccount | None, store: str | None = None) -> None:
         self._carrier = carrier

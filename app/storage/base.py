@@ -13,7 +13,9 @@ from typing import Protocol
 from app.errors import UploadFailed
 from schemas.credentials import Auth
 
-__all__ = ["Downloaded", "Progress", "Storage", "UploadRefused", "Uploaded"]
+__all__ = ["ANY_AUTH", "Downloaded", "Progress", "Storage", "UploadRefused", "Uploaded"]
+
+ANY_AUTH = frozenset({"bearer", "basic", "header", "query", "s3"})
 
 Progress = Callable[[int, int | None], None]
 """Called on the event loop with the bytes moved so far and their total, if it is known; must not block or raise."""
@@ -68,6 +70,8 @@ class Storage(Protocol):
 
     name: str
     """Short lower-case name for metrics and ``doctor``."""
+    auth_types: frozenset[str]
+    """The types of credentials that it can use; others are refused before it is asked."""
 
     def accepts(self, url: str) -> bool:
         """Whether this backend is the one for the URL; looks at the text only."""

@@ -15,7 +15,7 @@ import structlog
 from app.errors import InputRefused, InputUnavailable, PromptError
 from app.storage.base import Downloaded, Progress
 from app.storage.cache_entries import CacheFolder, Record, cache_key
-from app.storage.cache_eviction import Evicted, evict, tidy
+from app.storage.cache_eviction import Evicted, evict, tidy, trim_partials
 from app.storage.cache_locks import Hold, remove_lock, try_lock
 from app.storage.faults import Fault
 from app.storage.secrets import public_url
@@ -28,6 +28,8 @@ __all__ = ["Cache", "Wanted"]
 _MOST_ROUNDS: Final = 20
 _LOCK_PAUSE_S: Final = 0.1
 _LONGEST_LOCK_PAUSE_S: Final = 1.0
+# Longer than any wait within a download that moves, its last sync and digest included.
+_LOCK_SILENCE_S: Final = 900.0
 
 log = structlog.get_logger("comfybus.storage")
 
@@ -172,16 +174,11 @@ class Cache:
         finally:
             del self._running[key]
             running.done.set()
-        if running.error is None and not running.scope.cancel_called:
-            await self._keep_bound(key)
+        await self._keep_bound(key)
 
     async def _fetch(self, key: str, wanted: Wanted, running: _Running) -> None:
         lock = self.folder.get_lock(key)
-        pause_s = _LOCK_PAUSE_S
-        while (handle := await disk(try_lock, lock, shared=False)) is None:
-            # Another process downloads it.
-            await anyio.sleep(pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_LOCK_PAUSE_S)
+        handle = await self._turn(key, lock)
         try:
             if await disk(self.folder.find, key) is not None:
                 return
@@ -197,9 +194,26 @@ class Cache:
             with anyio.CancelScope(shield=True):
                 await disk(remove_lock, lock, handle)
 
+    async def _turn(self, key: str, lock: Path) -> int:
+        """Wait while another process downloads the file; its end, however it ends, gives the lock.
+
+        Raises:
+            InputUnavailable: The other process hangs: nothing arrives any more.
+        """
+        pause_s, size, since = _LOCK_PAUSE_S, -1, time.monotonic()
+        while (handle := await disk(try_lock, lock, shared=False)) is None:
+            if (found := await disk(self.folder.partial_size, key)) != size:
+                size, since = found, time.monotonic()
+            if time.monotonic() - since > _LOCK_SILENCE_S:
+                raise InputUnavailable("Another worker downloads the same file and hangs; end that worker.")
+            await anyio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_LOCK_PAUSE_S)
+        return handle
+
     async def _keep_bound(self, keep: str | None) -> None:
         try:
             gone = await disk(evict, self.folder, self._limit_bytes, keep=keep)
+            await disk(trim_partials, self.folder, self._limit_bytes)
         except Fault as exc:
             log.warning("cache not brought within its limit", reason=exc.reason)
             return

@@ -6,6 +6,7 @@
     CACHE_DIR/records/<key>     what is known of it; its time of modification is the time of its last use
     CACHE_DIR/links/<key>.<p>   a name that was given to it elsewhere; p: digest of that path
     CACHE_DIR/partial/<key>     a file that is not whole
+    CACHE_DIR/reading/<random>  a file that is read once and not kept
     CACHE_DIR/locks/<key>.get   held by who downloads it
     CACHE_DIR/locks/<key>.use   held, shared, by prompts that need it
 """
@@ -72,10 +73,11 @@ class CacheFolder:
         self.links = root / "links"
         self.partials = root / "partial"
         self.locks = root / "locks"
+        self.readings = root / "reading"
 
     def create(self) -> None:
         """Make the folders that are missing."""
-        for folder in (self.root, self.records, self.links, self.partials, self.locks):
+        for folder in (self.root, self.records, self.links, self.partials, self.locks, self.readings):
             folder.mkdir(parents=True, exist_ok=True)
 
     def partial(self, key: str) -> Path:
@@ -141,6 +143,10 @@ class CacheFolder:
         part.replace(self.records / key)
         sync_folder(self.records)
         return record
+
+    def partial_size(self, key: str) -> int:
+        """Bytes of an incomplete file so far."""
+        return sum(map(tree_size, self.partials.glob(f"{key}*")))
 
     def discard_partial(self, key: str) -> None:
         """Remove what there is of an incomplete file."""

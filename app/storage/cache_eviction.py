@@ -12,7 +12,7 @@ from app.storage.cache_entries import KEY_LENGTH, CacheFolder, Record, tree_size
 from app.storage.cache_links import unlink_all
 from app.storage.cache_locks import remove_lock, try_lock
 
-__all__ = ["Evicted", "evict", "tidy"]
+__all__ = ["Evicted", "evict", "tidy", "trim_partials"]
 
 # Nobody continues a download that old; and all that may lie around where the cache itself has no limit.
 _PARTIAL_KEPT_S: Final = 24 * 3600.0
@@ -67,12 +67,7 @@ def _evict_one(cache: CacheFolder, key: str, record: Record) -> bool:
 
 
 def tidy(cache: CacheFolder, limit_bytes: int) -> None:
-    """Remove what processes that died left: files without a record, old or too many partial files, idle locks.
-
-    Args:
-        cache: The cache.
-        limit_bytes: The cache's limit; partial files may take a quarter of it, 50 GiB where it has none.
-    """
+    """Remove what processes that died left: files without a record, old or too many partial files, idle locks."""
     for path in _files(cache.root):
         key = path.name[:KEY_LENGTH]
         if len(path.stem) == KEY_LENGTH and not (cache.records / key).exists():
@@ -80,7 +75,10 @@ def tidy(cache: CacheFolder, limit_bytes: int) -> None:
     for path in _files(cache.records):
         if path.name.endswith(".part") and _mtime(path) < time.time() - _PARTIAL_KEPT_S:
             path.unlink(missing_ok=True)
-    _trim_partials(cache, limit_bytes // 4 if limit_bytes else _PARTIAL_LIMIT_BYTES)
+    for path in _files(cache.readings):
+        if _mtime(path) < time.time() - _PARTIAL_KEPT_S:
+            path.unlink(missing_ok=True)
+    trim_partials(cache, limit_bytes)
     for path in _files(cache.locks):
         key = path.stem
         if not (cache.records / key).exists() and not cache.partial(key).exists():
@@ -89,7 +87,14 @@ def tidy(cache: CacheFolder, limit_bytes: int) -> None:
                 remove_lock(path, handle)
 
 
-def _trim_partials(cache: CacheFolder, limit_bytes: int) -> None:
+def trim_partials(cache: CacheFolder, limit_bytes: int) -> None:
+    """Remove incomplete files that nobody downloads now and that are old, or too large together, the oldest first.
+
+    Args:
+        cache: The cache.
+        limit_bytes: The cache's limit; incomplete files may take a quarter of it, 50 GiB where it has none.
+    """
+    budget = limit_bytes // 4 if limit_bytes else _PARTIAL_LIMIT_BYTES
     by_key: dict[str, list[Path]] = {}
     for path in list(cache.partials.iterdir()):
         by_key.setdefault(path.name[:KEY_LENGTH], []).append(path)
@@ -97,7 +102,7 @@ def _trim_partials(cache: CacheFolder, limit_bytes: int) -> None:
     total = sum(size for _, size, _ in found)
     oldest = time.time() - _PARTIAL_KEPT_S
     for used_at, size, key in sorted(found):
-        if (total > limit_bytes or used_at < oldest) and _while_nobody_downloads(cache, key, []):
+        if (total > budget or used_at < oldest) and _while_nobody_downloads(cache, key, []):
             total -= size
 
 

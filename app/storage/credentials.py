@@ -116,7 +116,8 @@ def http_auth(auth: Auth) -> HttpAuth:
     """How an authentication goes over HTTP.
 
     Raises:
-        Fault: It is no such one, or its value cannot stand in a header.
+        Fault: Its value cannot stand in a header.
+        TypeError: It is one of S3.
     """
     if isinstance(auth, BearerAuth):
         return HttpAuth({"Authorization": _header_value(f"Bearer {auth.token.get_secret_value()}")})
@@ -128,9 +129,7 @@ def http_auth(auth: Auth) -> HttpAuth:
         return HttpAuth({auth.header_name: _header_value(auth.header_value.get_secret_value())})
     if isinstance(auth, QueryAuth):
         return HttpAuth(query={auth.query_param: auth.query_value.get_secret_value()})
-    raise Fault(
-        "credentials of type s3 fit s3:// URLs only; give bearer, basic, header or query for this one", passing=False
-    )
+    raise TypeError(auth.type)
 
 
 def basic(username: str, password: str) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 import anyio
 from typing_extensions import override
 
-from app.storage.base import Downloaded, Progress, Storage, Uploaded
+from app.storage.base import ANY_AUTH, Downloaded, Progress, Storage, Uploaded
 from app.storage.faults import Fault, as_input, as_upload
 from app.storage.media_types import media_type_for, safe_filename
 from app.storage.threads import disk
@@ -54,6 +54,7 @@ class FileStorage(Storage):
     """
 
     name = "file"
+    auth_types = ANY_AUTH
 
     def __init__(self, root: Path | None, limit_bytes: int) -> None:
         self._root = root

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from typing_extensions import override
 from yarl import URL
 
-from app.storage.base import Downloaded, Progress, Storage, Uploaded
+from app.storage.base import ANY_AUTH, Downloaded, Progress, Storage, Uploaded
 from app.storage.carrier import Call, Carrier, FilePart, Received, always
 from app.storage.config import StorageConfig
 from app.storage.credentials import http_auth
@@ -36,6 +36,7 @@ class HttpStorage(Storage):
     """
 
     name = "http"
+    auth_types = ANY_AUTH - {"s3"}
 
     def __init__(self, carrier: Carrier, config: StorageConfig) -> None:
         self._carrier = carrier

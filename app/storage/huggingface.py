@@ -103,6 +103,7 @@ class HuggingFaceStorage(Storage):
     """
 
     name = "hf"
+    auth_types = frozenset({"bearer"})
 
     def __init__(
         self, carrier: Carrier, config: HuggingFaceConfig, process: HubProcess, timings: Timings, limit_bytes: int
@@ -209,7 +210,7 @@ class HuggingFaceStorage(Storage):
         if auth is None:
             return self._token
         if not isinstance(auth, BearerAuth):
-            raise Fault(f"credentials of type {auth.type} do not fit the Hub; give bearer with a token", passing=False)
+            raise TypeError(auth.type)
         return auth.token.get_secret_value()
 
     def _job(self, what: str, file: HubFile, auth: Auth | None) -> dict[str, Any]:

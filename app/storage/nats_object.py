@@ -11,7 +11,7 @@ from typing import Protocol
 
 from typing_extensions import override
 
-from app.storage.base import Downloaded, Progress, Storage, Uploaded
+from app.storage.base import ANY_AUTH, Downloaded, Progress, Storage, Uploaded
 from app.storage.config import Timings
 from app.storage.faults import Fault, as_input, as_upload
 from app.storage.media_types import media_type_for, safe_filename
@@ -69,6 +69,7 @@ class NatsObjectStorage(Storage):
     """
 
     name = "nats"
+    auth_types = ANY_AUTH
 
     def __init__(self, bucket: str | None, objects: Objects | None, timings: Timings) -> None:
         self._bucket = bucket

@@ -86,6 +86,7 @@ class S3Storage(Storage):
     """
 
     name = "s3"
+    auth_types = frozenset({"s3"})
 
     def __init__(self, carrier: Carrier, config: S3Config, store: str | None = None) -> None:
         self._carrier = carrier
@@ -151,7 +152,7 @@ class S3Storage(Storage):
         if auth is None:
             return _Place(self._signer, S3Account(), bucket, key)
         if not isinstance(auth, S3Auth):
-            raise Fault(f"credentials of type {auth.type} do not fit s3:// URLs; give type s3", passing=False)
+            raise TypeError(auth.type)
         if auth.endpoint is not None and parse_http(auth.endpoint).authorization is not None:
             raise Fault("the endpoint of the credentials holds user info; remove it", passing=False)
         account = S3Account(

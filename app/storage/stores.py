@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import anyio
 
-from app.errors import ConfigurationError, PromptError, UploadFailed
+from app.errors import ConfigurationError, InvalidRequest, PromptError, UploadFailed
 from app.storage.backends import Backends, make_backends
 from app.storage.base import Downloaded, Progress, Storage, UploadRefused
 from app.storage.cache import Cache, Wanted
@@ -34,7 +34,7 @@ from app.storage.transfers import Fetched, StorageTransfer
 from app.storage.turns import Turns
 from app.storage.urls import check_path, check_text
 from schemas.credentials import Auth, Credential
-from schemas.prompt import PromptOptions
+from schemas.prompt import PromptOptions, PromptRequest
 
 __all__ = ["Fetched", "Hold", "StorageTransfer", "Stores"]
 
@@ -144,7 +144,7 @@ class Stores:
         """
         with as_input(url):
             storage, auth = self._source(url, credentials)
-            part = self._cache.folder.partial(f"read-{uuid.uuid4().hex}")
+            part = self._cache.folder.readings / uuid.uuid4().hex
             try:
                 with anyio.CancelScope() as scope:
 
@@ -241,6 +241,20 @@ class Stores:
         azure, hub = self._backends.azure_account, self._config.hugging_face.endpoint
         return target_url(options, filename, azure_account=azure, hub=hub)
 
+    def check_target(self, request: PromptRequest) -> None:
+        """Refuse, before a prompt runs, a target of which it is known now that it will take nothing.
+
+        Raises:
+            InvalidRequest: See ``target_url``; or the credentials do not fit it, or ALLOWED_URLS forbids it.
+        """
+        url = self.target_url(request, "output.png")
+        if url is None:
+            return
+        try:
+            self._source(url, request.credentials)
+        except Fault as exc:
+            raise InvalidRequest(f"{public_url(url)} cannot be the upload target: {exc.reason}.") from exc
+
     def output_url(self, request_id: str, sha256: str, filename: str) -> str:
         """The URL of an output in OUTPUT_STORE, the same for the same bytes.
 
@@ -270,7 +284,7 @@ class Stores:
         """The backend and the credentials for a URL.
 
         Raises:
-            Fault: Nobody takes such URLs, or the operator's credentials must not be used for this one.
+            Fault: Nobody takes such URLs, the credentials do not fit them, or the operator's must not be used here.
         """
         check_text(url)
         storage = next((one for one in self._backends.all if one.accepts(url)), None)
@@ -278,6 +292,9 @@ class Stores:
             schemes = "https, http, s3, hf repositories on the Hub, Azure blobs, and below OUTPUT_STORE file and nats"
             raise Fault(f"no backend takes URLs of this kind; use one of {schemes}", passing=False)
         auth = find_auth(credentials, url)
+        if auth is not None and auth.type not in storage.auth_types:
+            fitting = " or ".join(sorted(storage.auth_types))
+            raise Fault(f"its credentials are of type {auth.type}; such a URL takes {fitting}", passing=False)
         if auth is None and storage.uses_operator_credentials(url) and not self._is_allowed(url):
             raise Fault("ALLOWED_URLS does not name it; send credentials with the request", passing=False)
         return storage, auth

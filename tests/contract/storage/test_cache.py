@@ -298,6 +298,6 @@ async def test_read_and_save(web: WebFiles, opened: Open, tmp_path: Path) -> Non
         assert (tmp_path / "saved.json").read_bytes() == data
         with pytest.raises(InputRefused):
             await stores.save(f"{web.url}/open/missing", tmp_path / "missing.json")
-        assert not list(stores._cache.folder.partials.iterdir())
+        assert not list(stores._cache.folder.readings.iterdir())
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["saved.json"]
     assert not list(tmp_path.glob(".*"))
