@@ -86,8 +86,9 @@ class Lane:
             behind = waiting.token - 1
             self.left_out = behind if self.left_out is None else min(self.left_out, behind)
             return
-        item = Item(waiting.id, waiting.token, record.order or waiting.token, 0, record.created_ms / 1000, "")
-        item.chain = record.prompt if record.prompt is not None else record.id
+        item = Item(waiting.id, waiting.token, record.order or waiting.token, 0, record.created_ms / 1000, record.id)
+        if record.prompt is not None:
+            item.chain = f"{record.origin}/{record.subscription or ''}/{record.prompt}"
         self._note(item, waiting.token, record)
         self.items[waiting.id] = item
 

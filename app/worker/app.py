@@ -14,6 +14,8 @@ import structlog
 
 from app.http import serve_http
 from app.settings import Settings
+from app.settings.setup import setup_config, warm_up_prompt
+from app.setup.installation import installation
 from app.worker.broker import make_bus
 from app.worker.worker import Worker
 
@@ -33,8 +35,10 @@ async def run_worker(settings: Settings) -> None:
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
         bus = await stack.enter_async_context(make_bus(settings).open())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-")))
-        worker = Worker(settings, bus, session, scratch, stop)
+        worker = Worker(settings, bus, session, scratch, stop, await warm_up_prompt(settings))
         await stack.enter_async_context(worker.stores.open())
+        if (setup := setup_config(settings)) is not None:
+            worker.installation = await stack.enter_async_context(installation(setup, worker.transfers.take))
         port = await stack.enter_async_context(serve_http(settings.host, settings.port, worker.probes))
         log.info("worker starts", worker=settings.worker, comfyui=settings.comfy_url, port=port)
         await worker.run()

@@ -55,7 +55,12 @@ async def resolve_reference(
 
 
 def make_inputs(
-    settings: Settings, client: ComfyClient, stores: Stores, folders: Folders, found: Workflows
+    settings: Settings,
+    client: ComfyClient,
+    stores: Stores,
+    folders: Folders,
+    found: Workflows,
+    warm_up_checkpoint: str | None = None,
 ) -> RequestInputs:
     """Everything that prepares requests, for one ComfyUI and its folders."""
     storage = storage_config(settings)
@@ -67,21 +72,23 @@ def make_inputs(
     )
     repositories = Repositories(stores.fetch, stores.read, clone)
     preparer = Preparer(client, stores.fetch, folders, prepare_config(settings), repositories)
-    return RequestInputs(preparer, found, stores)
+    return RequestInputs(preparer, found, stores, warm_up_checkpoint)
 
 
 class RequestInputs:
     """Prepares requests for one ComfyUI."""
 
-    def __init__(self, preparer: Preparer, workflows: Workflows, stores: Stores) -> None:
-        self._preparer = preparer
+    def __init__(
+        self, preparer: Preparer, workflows: Workflows, stores: Stores, warm_up_checkpoint: str | None = None
+    ) -> None:
+        self.preparer = preparer
         self._workflows = workflows
         self._stores = stores
-        self._context = ContextSource(preparer.catalogue)
+        self._context = ContextSource(preparer.catalogue, warm_up_checkpoint)
 
     def comfy_restarted(self) -> None:
         """Forget what the last ComfyUI said of itself and what was uploaded to it."""
-        self._preparer.comfy_restarted()
+        self.preparer.comfy_restarted()
 
     def check(self, request: PromptRequest) -> None:
         """Refuse before anything runs what could only fail after it.
@@ -96,7 +103,7 @@ class RequestInputs:
     @asynccontextmanager
     async def hold(self, job: Job) -> AsyncIterator[Hold]:
         """A block in which what is prepared for the job stays in place."""
-        async with self._preparer.hold(job.key.id) as hold:
+        async with self.preparer.hold(job.key.id) as hold:
             yield hold
 
     async def prepare(self, job: Job, request: PromptRequest, hold: Hold) -> Graph:
@@ -111,7 +118,7 @@ class RequestInputs:
                 request.workflow, request.input or {}, self._context, seed=seed_for(job.key)
             )
         try:
-            return await self._preparer.prepare(
+            return await self.preparer.prepare(
                 graph, key=job.key, attempt=job.tries.attempt, request=request, hold=hold
             )
         except PromptError as exc:

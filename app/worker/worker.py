@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,16 +25,22 @@ from app.metrics import Metrics
 from app.prepare.prepare import Folders
 from app.prepare.workflows import Workflows
 from app.settings import Settings
-from app.settings.parts import process_config, storage_config
+from app.settings.parts import prepare_config, process_config, storage_config
+from app.settings.setup import recycling
 from app.settings.tree import SHIPPED_WORKFLOWS
+from app.setup.installation import Installation
+from app.setup.salad import DeletionCost
+from app.setup.warmup import WarmUp
 from app.storage.stores import Stores
 from app.worker.broker import output_bucket
 from app.worker.cancels import Cancels
 from app.worker.control import Control
+from app.worker.downloads import Downloads, ModelPlaces
 from app.worker.events import EventMaker
 from app.worker.inputs import RequestInputs, make_inputs, resolve_reference
 from app.worker.intake import Intake
 from app.worker.job import Job
+from app.worker.life import Recycler, Warmth
 from app.worker.outbox import Outbox
 from app.worker.perform import Limits, Performer
 from app.worker.pipeline import Pipeline
@@ -54,9 +61,18 @@ class Worker:
     """All parts of one worker around one ComfyUI."""
 
     def __init__(
-        self, settings: Settings, bus: Bus, session: aiohttp.ClientSession, scratch: Path, stop: anyio.Event
+        self,
+        settings: Settings,
+        bus: Bus,
+        session: aiohttp.ClientSession,
+        scratch: Path,
+        stop: anyio.Event,
+        warm_up: WarmUp | None,
     ) -> None:
         self._settings = settings
+        self._warm_up = warm_up
+        self._warmth = Warmth(warm_up, settings.prompt_timeout_s)
+        self.installation: Installation | None = None
         self._bus = bus
         self._scratch = scratch
         self._stop = stop
@@ -69,10 +85,20 @@ class Worker:
         self._client = ComfyClient(settings.comfy_url, session)
         self._system = SystemEvents(self._outbox, self._maker, settings.system_metadata, self._request_of)
         self._watch = Watch(self._client, system_events=settings.published_events, on_system_event=self._system.take)
-        transfers = Transfers(self._outbox, self._maker, self._metrics, settings.system_metadata)
-        self.stores = Stores(storage_config(settings), objects=output_bucket(settings, bus), on_transfer=transfers.take)
+        self.transfers = Transfers(self._outbox, self._maker, self._metrics, settings.system_metadata)
+        self._downloads = Downloads(self.transfers.take, self._models_changed)
+        self.stores = Stores(
+            storage_config(settings), objects=output_bucket(settings, bus), on_transfer=self._downloads.heard
+        )
         self._cancels = Cancels()
-        self._control = Control(bus, settings.worker, self._cancels, on_cancel=self._cancel, on_drain=self._stop.set)
+        self._control = Control(
+            bus,
+            settings.worker,
+            self._cancels,
+            on_cancel=self._cancel,
+            on_drain=self._stop.set,
+            on_download=self._downloads.take,
+        )
         self._presence = Presence(
             bus,
             self._maker,
@@ -102,11 +128,11 @@ class Worker:
         """
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            if self._supervisor is not None:
-                tasks.start_soon(self._supervise, self._supervisor)
             for part in (self._watch.run, self._outbox.run, self._control.run):
                 tasks.start_soon(part)
-            tasks.start_soon(self._work_when_ready, tasks)
+            if self._settings.salad_metadata:
+                tasks.start_soon(DeletionCost(lambda: self._watch.queue_remaining).run)
+            tasks.start_soon(self._live, tasks)
             await self._stop.wait()
             if self._pipeline is not None:
                 log.info("draining", in_flight=self._in_flight, timeout_s=self._settings.drain_timeout_s)
@@ -116,19 +142,42 @@ class Worker:
         if self._failure is not None:
             raise self._failure
 
-    async def _supervise(self, supervisor: Supervisor) -> None:
-        """Keep ComfyUI running; when that has to be given up the worker drains and ends with the reason."""
+    async def _live(self, tasks: TaskGroup) -> None:
+        """Install, start ComfyUI, work; what has to be given up ends the worker with its reason, after a drain."""
         try:
-            await supervisor.run()
+            if self.installation is not None:
+                await self.installation.before_start()
+                tasks.start_soon(self.installation.after_start)
+            if self._supervisor is not None:
+                tasks.start_soon(self._guarded, self._supervisor.run)
+                recycler = Recycler(recycling(self._settings), self._supervisor, lambda: bool(self._in_flight))
+                tasks.start_soon(recycler.run)
+            await self._work_when_ready(tasks)
         except ComfybusError as exc:
-            log.error("ComfyUI is given up", reason=str(exc))
-            self._failure = exc
-            self._stop.set()
+            self._give_up(exc)
+
+    async def _guarded(self, part: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await part()
+        except ComfybusError as exc:
+            self._give_up(exc)
+
+    def _give_up(self, exc: ComfybusError) -> None:
+        log.error("the worker gives up", reason=str(exc))
+        self._failure = self._failure or exc
+        self._stop.set()
 
     def _comfy_started(self) -> None:
         """A new ComfyUI knows nothing of what was uploaded to the last one."""
         if self._inputs is not None:
             self._inputs.comfy_restarted()
+            self._warmth.cool()
+
+    def _models_changed(self) -> None:
+        """ComfyUI lists a model more."""
+        if self._inputs is not None:
+            self._inputs.preparer.catalogue.forget()
+        self._tasks.start_soon(self._presence.refresh_models)
 
     def _restart_comfy(self, reason: str) -> None:
         if self._supervisor is None:
@@ -141,10 +190,9 @@ class Worker:
         await self._until_comfy_answers()
         await self._bus.commands_read.wait()
         workflows = await anyio.to_thread.run_sync(Workflows.load, self._settings.workflow_dir or SHIPPED_WORKFLOWS)
-        self._pipeline = self._make_pipeline(await self._find_folders(), workflows)
-        self._warm = True
+        shared = await self._find_folders()
+        self._pipeline = self._make_pipeline(shared, workflows, tasks)
         tasks.start_soon(self._presence.run)
-        log.info("ready", comfyui=self._watch.version)
         await self._pipeline.run()
 
     async def _until_comfy_answers(self) -> None:
@@ -165,16 +213,22 @@ class Worker:
                 log.info("folders probed", input_shared=shared.input, output_shared=shared.output)
                 return shared
 
-    def _make_pipeline(self, shared: Shared, found: Workflows) -> Pipeline:
+    def _make_pipeline(self, shared: Shared, found: Workflows, tasks: TaskGroup) -> Pipeline:
         settings = self._settings
         output_dir = settings.output_folder if shared.output else None
         reader = OutputReader(self._client, output_dir=output_dir)
         folders = Folders(settings.input_folder if shared.input else None, output_dir)
-        self._inputs = make_inputs(settings, self._client, self.stores, folders, found)
+        checkpoint = self._warm_up.checkpoint if self._warm_up else None
+        self._inputs = make_inputs(settings, self._client, self.stores, folders, found, checkpoint)
+        preparer = self._inputs.preparer
+        runs = Runs(self._client, self._watch, settings.prefetch, on_hung=self._restart_comfy)
+        tasks.start_soon(self._guarded, partial(self._warmth.run, preparer, runs, reader))
+        places = ModelPlaces(preparer.catalogue, shared.input or shared.output, prepare_config(settings).model_dir)
+        tasks.start_soon(self._downloads.run, self.stores.fetch, places)
         converter = Converter()
         performer = Performer(
             bus=self._bus,
-            runs=Runs(self._client, self._watch, settings.prefetch, on_hung=self._restart_comfy),
+            runs=runs,
             reader=reader,
             maker=self._maker,
             metrics=self._metrics,
@@ -222,6 +276,11 @@ class Worker:
 
     def _ready_to_take(self) -> Health:
         up = self._watch.up and (self._supervisor is None or self._supervisor.up)
+        if up and not self._warmth.warm:
+            return Health(ok=False, reason="the warm-up prompt has not run yet")
+        if up and not self._warm:
+            self._warm = True
+            log.info("ready", comfyui=self._watch.version)
         return Health(ok=up, reason="" if up else "ComfyUI does not answer")
 
     def ready(self) -> Health:
@@ -233,8 +292,8 @@ class Worker:
             return Health(ok=False, reason=self._supervisor.trouble or "ComfyUI is being started")
         if not self._watch.up:
             return Health(ok=False, reason=f"ComfyUI at {self._settings.comfy_url} does not answer")
-        if not self._warm:
-            return Health(ok=False, reason="the worker is starting")
+        if not self._warm or not self._warmth.warm:
+            return Health(ok=False, reason="the worker is starting or warming up")
         if limit and depth >= limit:
             return Health(ok=False, reason=f"ComfyUI's queue has {depth} prompts, MAX_QUEUE_DEPTH is {limit}")
         return self._bus.health()

@@ -14,7 +14,7 @@ from tests.support.kafka_outsider import KafkaOutsider
 from tests.support.kafka_server import Kafka, require_kafka
 from tests.support.stack import Stack
 
-PARTITIONS = int(os.environ.get("KAFKA_TEST_PARTITIONS", "4"))
+PARTITIONS = int(os.environ.get("KAFKA_TEST_PARTITIONS", "1"))
 
 
 @asynccontextmanager

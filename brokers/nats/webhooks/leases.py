@@ -67,6 +67,8 @@ class Leases:
         self._lease_s = lease_s
         self._held: dict[int, _Hold] = {}
         self._seen: dict[str, _Seen] = {}
+        # A share that is given back must not be renewed at the same moment.
+        self._lock = anyio.Lock()
 
     def is_safe(self, share: int) -> bool:
         """Whether nobody else can have the share by now."""
@@ -80,6 +82,10 @@ class Leases:
             BrokerUnavailable: No answer; what was renewed stays renewed.
             BrokerRefused: A permission is missing.
         """
+        async with self._lock:
+            return await self._look()
+
+    async def _look(self) -> Changes:
         began = anyio.current_time()
         await self._link.store(DOING, self._own.subject("bridge", self._bridge), b"{}", {})
         lost = [share for share in list(self._held) if not await self._renew(share)]
@@ -101,9 +107,10 @@ class Leases:
         Raises:
             BrokerUnavailable: No answer; then it takes the length of a lease.
         """
-        held = self._held.pop(share, None)
-        if held is not None:
-            await delete(self._link, DOING, self._own.stream, held.sequence)
+        async with self._lock:
+            held = self._held.pop(share, None)
+            if held is not None:
+                await delete(self._link, DOING, self._own.stream, held.sequence)
 
     async def say_farewell(self) -> None:
         """Give back what is left, and count no longer as a bridge that wants its part.

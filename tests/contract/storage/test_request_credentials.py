@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import generate_container_sas
 
-from app.errors import InputRefused, InputUnavailable, UploadFailed
+from app.errors import InputRefused, InputUnavailable, InvalidRequest, UploadFailed
 from app.storage.base import UploadRefused
 from app.storage.cache_locks import Hold
 from app.storage.config import AzureConfig, HuggingFaceConfig, S3Config
 from schemas.credentials import Auth, BasicAuth, BearerAuth, Credential, S3Auth
+from schemas.prompt import PromptRequest, S3Upload
 from tests.contract.storage.conftest import Access, Open, Opened
 from tests.support.services.azurite import ACCOUNT, KEY, Azurite
 from tests.support.services.hub import TOKEN, run_hub
@@ -192,6 +193,25 @@ async def test_tokens_for_the_hub(opened: Open, make_file: MakeFile, monkeypatch
             with pytest.raises(InputUnavailable, match="bearer"):
                 await get(stores, f"{base}/y", entry(BasicAuth(type="basic", username="u", password="p")))
         assert hub.foreign_tokens == 0
+
+
+async def test_targets_are_checked_before_a_prompt_runs(weed: Weed, opened: Open) -> None:
+    """A target that will take nothing is the request's fault at once: wrong credentials for it, or not allowed."""
+    settings = {**S3Place(weed).access().settings, "allowed_urls": ("s3://artifacts/open/**",)}
+    wrong = entry(BearerAuth(type="bearer", token="canary-token"))
+    graph = {"1": {"class_type": "X", "inputs": {}}}
+
+    def request(prefix: str, credentials: list[Credential] | None = None) -> PromptRequest:
+        return PromptRequest(prompt=graph, s3=S3Upload(bucket="artifacts", prefix=prefix), credentials=credentials)
+
+    async with opened(Access(settings)) as stores:
+        stores.check_target(PromptRequest(prompt=graph))
+        stores.check_target(request("open/"))
+        stores.check_target(request("closed/", entry(keys(weed))))
+        for bad in (request("closed/"), request("open/", wrong), request("../")):
+            with pytest.raises(InvalidRequest) as caught:
+                stores.check_target(bad)
+            assert "canary" not in str(caught.value)
 
 
 async def test_urls_that_only_look_like_a_store(web: WebFiles, opened: Open) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app.storage.credentials import Glob, find_auth, http_auth
 from app.storage.faults import Fault
-from schemas.credentials import BasicAuth, BearerAuth, Credential, HeaderAuth, QueryAuth, S3Auth
+from schemas.credentials import BasicAuth, BearerAuth, Credential, HeaderAuth, QueryAuth
 
 # (pattern, URL, whether it fits), computed with comfyui-api's own code.
 VECTORS = [
@@ -76,7 +76,7 @@ def test_first_match_wins() -> None:
 
 
 def test_what_goes_over_http() -> None:
-    """Each type gives its header or parameter; that of S3 and line breaks are refused."""
+    """Each type gives its header or parameter; line breaks and headers that frame a message are refused."""
     assert http_auth(BearerAuth(type="bearer", token="t")).headers == {"Authorization": "Bearer t"}
     basic = BasicAuth(type="basic", username="Aladdin", password="open sesame")
     # The example of RFC 7617.
@@ -84,7 +84,6 @@ def test_what_goes_over_http() -> None:
     assert http_auth(HeaderAuth(type="header", header_name="X-Key", header_value="v")).headers == {"X-Key": "v"}
     assert http_auth(QueryAuth(type="query", query_param="k", query_value="v")).query == {"k": "v"}
     refused = [
-        S3Auth(type="s3", access_key_id="a", secret_access_key="b"),
         BearerAuth(type="bearer", token="a\r\nX-Evil: 1"),
         HeaderAuth(type="header", header_name="X-Key", header_value="a\nb"),
         HeaderAuth(type="header", header_name="Host", header_value="elsewhere"),

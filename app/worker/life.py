@@ -1,0 +1,86 @@
+"""What happens around the prompts: installed before ComfyUI starts, warmed up after each of its starts, recycled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from app.comfy.outputs import OutputReader
+from app.comfy.process import Supervisor
+from app.comfy.run import Runs
+from app.errors import PromptError
+from app.prepare.prepare import Preparer
+from app.setup.recycle import Recycling, held_memory_bytes
+from app.setup.warmup import WarmUp, warm_up
+
+__all__ = ["Recycler", "Warmth"]
+
+WARM_UP_AGAIN_S = 5.0
+LOOK_AT_MEMORY_S = 5.0
+
+log = structlog.get_logger("comfybus.life")
+
+
+class Warmth:
+    """Runs the warm-up prompt when ComfyUI is new, and says whether requests may be taken."""
+
+    def __init__(self, prompt: WarmUp | None, timeout_s: float) -> None:
+        self._prompt = prompt
+        self._timeout_s = timeout_s
+        self._cold = anyio.Event()
+        self._cold.set()
+        self.warm = False
+
+    def cool(self) -> None:
+        """ComfyUI was started anew."""
+        self.warm = False
+        self._cold.set()
+
+    async def run(self, preparer: Preparer, runs: Runs, reader: OutputReader) -> None:
+        """Warm up whenever ComfyUI is cold, until cancelled.
+
+        Raises:
+            ConfigurationError: The warm-up prompt itself is wrong.
+        """
+        while True:
+            await self._cold.wait()
+            self._cold = anyio.Event()
+            await self._warm_up(preparer, runs, reader)
+
+    async def _warm_up(self, preparer: Preparer, runs: Runs, reader: OutputReader) -> None:
+        while self._prompt is not None:
+            try:
+                await warm_up(self._prompt, preparer, runs, reader, timeout_s=self._timeout_s)
+            except PromptError:
+                await anyio.sleep(WARM_UP_AGAIN_S)
+            else:
+                break
+        self.warm = not self._cold.is_set()
+
+
+class Recycler:
+    """Starts ComfyUI anew when it holds too much memory and nothing runs or waits in it."""
+
+    def __init__(self, rule: Recycling, supervisor: Supervisor, busy: Callable[[], bool]) -> None:
+        self._rule = rule
+        self._supervisor = supervisor
+        self._busy = busy
+
+    async def run(self) -> None:
+        """Look now and then, until cancelled."""
+        seen, since = 0, time.monotonic()
+        while self._rule.limit_bytes:
+            await anyio.sleep(LOOK_AT_MEMORY_S)
+            if self._supervisor.starts != seen:
+                seen, since = self._supervisor.starts, time.monotonic()
+            if not self._supervisor.up or self._supervisor.pid is None:
+                continue
+            held = await anyio.to_thread.run_sync(held_memory_bytes, self._supervisor.pid)
+            reason = self._rule.reason(held, busy=self._busy(), up_for_s=time.monotonic() - since)
+            if reason is not None:
+                log.info("ComfyUI is recycled", reason=reason)
+                await self._supervisor.restart(reason, seen_start=seen)

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Kafka ACLs with the least rights that each program needs. Run it with a user that may alter ACLs, after the topics
+# were created (a worker that may create them does so at its first start):
+#
+#   BOOTSTRAP=kafka:9092 COMMAND_CONFIG=admin.properties deploy/kafka/acls.sh
+#
+# The users are principals such as User:worker; the cluster has to run an authorizer.
+set -euo pipefail
+
+bootstrap=${BOOTSTRAP:?host:port of Kafka}
+prefix=${TOPIC_PREFIX:-comfyui}
+worker=${WORKER_USER:-User:worker}
+producer=${PRODUCER_USER:-User:producer}
+# The group's name has no dots of the prefix.
+group=${prefix//./_}.workers
+kafka_acls=${KAFKA_ACLS:-kafka-acls.sh}
+
+allow() {
+  local user=$1
+  shift
+  "$kafka_acls" --bootstrap-server "$bootstrap" ${COMMAND_CONFIG:+--command-config "$COMMAND_CONFIG"} \
+    --add --force --allow-principal "$user" "$@"
+}
+
+read_topics() {
+  local user=$1 name
+  shift
+  for name in "$@"; do allow "$user" --operation Read --operation Describe --operation DescribeConfigs --topic "$prefix.$name"; done
+}
+
+write_topics() {
+  local user=$1 name
+  shift
+  for name in "$@"; do allow "$user" --operation Write --operation Describe --operation DescribeConfigs --topic "$prefix.$name"; done
+}
+
+# A worker reads requests and commands, looks up which requests are answered, and writes everything else.
+read_topics "$worker" prompt.request control prompt.complete prompt.failed worker
+write_topics "$worker" prompt.complete prompt.failed prompt.progress storage system worker prompt.request.dlq
+allow "$worker" --operation Read --operation Describe --group "$group"
+# Answer and offset are one transaction; its id begins with the group's name.
+allow "$worker" --operation Write --operation Describe --transactional-id "$group-" --resource-pattern-type prefixed
+allow "$worker" --operation IdempotentWrite --operation DescribeConfigs --cluster
+
+# A producer submits requests and cancels, and reads results and events; never the dead letter, which holds secrets.
+write_topics "$producer" prompt.request control
+read_topics "$producer" prompt.complete prompt.failed prompt.progress storage system worker
+allow "$producer" --operation IdempotentWrite --cluster
