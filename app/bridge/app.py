@@ -14,6 +14,7 @@ from typing import Final
 import anyio
 import structlog
 
+from app.bridge.broker import webhook_bus
 from app.bridge.config import BridgeConfig
 from app.bridge.deliver import Deliverer
 from app.bridge.dispatch import Dispatcher
@@ -28,11 +29,9 @@ from app.bridge.slots import Slots
 from app.errors import ConfigurationError
 from app.settings import Settings
 from app.settings.bridge import bridge_config
-from app.settings.broker import nats_config
 from app.storage.guard import Guard
 from app.storage.proxies import Proxies
 from brokers.base import Health
-from brokers.nats.webhooks import NatsWebhookBus
 from brokers.webhooks import Share, WebhookBus
 
 __all__ = ["make_posters", "run_bridge"]
@@ -53,10 +52,7 @@ async def run_bridge(settings: Settings) -> None:
     config = bridge_config(settings)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(RESOLVING_THREADS, "resolve"))
     async with _signals() as stop, AsyncExitStack() as stack:
-        bus = NatsWebhookBus(nats_config(settings), feeds=config.feeds, lease_s=settings.bridge_lease_s)
-        store = settings.output_store
-        bucket = store.removeprefix("nats://") or None
-        objects = bus.objects(bucket) if not store or store.startswith("nats://") else None
+        bus, objects = webhook_bus(settings, config)
         results = Results(
             config.storage,
             objects,
@@ -69,7 +65,7 @@ async def run_bridge(settings: Settings) -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-bridge-")))
         bridge = Bridge(config, bus, results, posters, scratch, stop)
         port = await stack.enter_async_context(serve_probes(settings.host, settings.port, bridge.ready, bridge.metrics))
-        log.info("bridge starts", bridge=bus.bridge, port=port, subscriptions=len(config.subscriptions))
+        log.info("bridge starts", port=port, subscriptions=len(config.subscriptions))
         _warn(config)
         await bridge.run(settings.drain_timeout_s)
     log.info("bridge ended")

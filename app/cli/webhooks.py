@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from app.bridge.app import make_posters
+from app.bridge.broker import webhook_letters
 from app.bridge.deliver import headers_for
 from app.bridge.endpoints import Endpoints, NoEndpoint
 from app.bridge.payload import Payload
@@ -21,20 +20,11 @@ from app.cli.lines import table
 from app.cli.outcome import CommandFailed, ExitCode, say, show
 from app.settings import Settings
 from app.settings.bridge import bridge_config
-from app.settings.broker import nats_config
 from brokers.base import BrokerError
-from brokers.nats.webhooks import NatsWebhookLetters
 from brokers.webhooks import Letter, WebhookLetters
 from schemas.base import timestamp
 
 __all__ = ["run_list", "run_replay", "run_test"]
-
-
-@asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[WebhookLetters]:
-    config = replace(nats_config(settings), first_connection_s=FIRST_CONNECTION_S)
-    async with NatsWebhookLetters(config).open() as letters:
-        yield letters
 
 
 async def run_list(settings: Settings, waiting: bool, as_json: bool) -> int:
@@ -43,7 +33,8 @@ async def run_list(settings: Settings, waiting: bool, as_json: bool) -> int:
     Raises:
         BrokerError: The broker does not answer.
     """
-    async with _open(settings) as letters:
+    letters = webhook_letters(settings, FIRST_CONNECTION_S)
+    async with letters.open():
         rows = [_row(letter, waiting) async for letter in (letters.waiting() if waiting else letters.letters())]
     if as_json:
         for row in rows:
@@ -87,7 +78,8 @@ async def run_replay(settings: Settings, wanted: str) -> int:
         CommandFailed: Nothing fits the id.
         BrokerError: The broker does not answer.
     """
-    async with _open(settings) as letters:
+    letters = webhook_letters(settings, FIRST_CONNECTION_S)
+    async with letters.open():
         found = [letter async for letter in letters.letters()]
         if wanted:
             found = [letter for letter in found if wanted in _names(letter)]

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 import aiohttp
+from typing_extensions import override
 from yarl import URL
 
 from app.storage.base import Progress
 from app.storage.config import Timings
 from app.storage.faults import Fault, status_fault
-from app.storage.outgoing import Outgoing, Pace
+from app.storage.outgoing import Body, Outgoing, Pace
 from app.storage.partial import PartialFile, Source, expected_digests
 from app.storage.retry import retrying
 from app.storage.threads import disk
@@ -148,6 +149,9 @@ class Carrier:
             return grown
 
         async def step() -> tuple[Mapping[str, str], URL, str]:
+            # Before the server is asked: it would not wait for the digest of gigabytes.
+            while await disk(file.catch_up):
+                pass
             headers, url = await self._receive_once(await make(), file, progress, explain)
             return headers, url, await disk(file.finish)
 
@@ -213,10 +217,9 @@ class Carrier:
             call = await make()
             call = call if asks else replace(call, expect=False)
             file = await disk(part.path.open, "rb")
-            body = _Body(file, part)
+            body = _FileBody(file, part)
             try:
-                headers = {"Content-Length": str(part.length)}
-                async with self._followed(call, headers, body.read) as (response, _, _):
+                async with self._followed(call, {}, body) as (response, _, _):
                     answer = await _read_answer(response)
             finally:
                 file.close()
@@ -245,7 +248,7 @@ class Carrier:
 
         async def step() -> Answer:
             call = await make()
-            async with self._followed(call, {}, lambda: body) as (response, _, _):
+            async with self._followed(call, {}, body) as (response, _, _):
                 answer = await _read_answer(response)
             if is_refusal(answer):
                 raise explain(answer)
@@ -272,17 +275,14 @@ class Carrier:
 
     @asynccontextmanager
     async def _followed(
-        self,
-        call: Call,
-        headers: Mapping[str, str],
-        body: Callable[[], AsyncIterator[bytes] | bytes | None] = lambda: None,
+        self, call: Call, headers: Mapping[str, str], body: Body | bytes | None = None
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Pace, URL]]:
         """The answer of whoever has the file in the end; secret headers stay with the first origin."""
         url, secret = call.url, call.secret_headers
-        expect = call.expect and int(headers.get("Content-Length", "0")) >= _ASK_FROM_BYTES
+        expect = call.expect and isinstance(body, Body) and body.size_bytes >= _ASK_FROM_BYTES
         for _ in range(MOST_REDIRECTS + 1):
             sent = {**call.headers, **headers, **secret}
-            async with self._outgoing.exchange(call.method, url, sent, body=body(), expect=expect) as (response, pace):
+            async with self._outgoing.exchange(call.method, url, sent, body=body, expect=expect) as (response, pace):
                 target = _redirect(call, response, url)
                 if target is None or (call.follow == "origin" and origin(target) != origin(url)):
                     yield response, pace, url
@@ -330,14 +330,16 @@ async def _gathered(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterat
         yield bytes(gathered)
 
 
-class _Body:
-    """A piece of an open file as the body of a request, from its beginning each time it is read."""
+class _FileBody(Body):
+    """A piece of an open file."""
 
     def __init__(self, file: BinaryIO, part: FilePart) -> None:
+        self.size_bytes = part.length
         self._file = file
         self._part = part
         self.begun = False
 
+    @override
     async def read(self) -> AsyncIterator[bytes]:
         """The bytes, 1 MiB at a time."""
         self.begun = True

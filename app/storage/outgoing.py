@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
 import anyio
+from aiohttp.abc import AbstractStreamWriter
+from typing_extensions import override
 from yarl import URL
 
 from app.storage.config import Timings
@@ -16,12 +19,13 @@ from app.storage.faults import Fault
 from app.storage.guard import ForbiddenAddress, Guard, GuardedResolver, forbidden_fault
 from app.storage.proxies import Proxies
 
-__all__ = ["Outgoing", "Pace"]
+__all__ = ["Body", "Outgoing", "Pace"]
 
 READ_BUFFER_BYTES = 256 * 1024
 # Signed Locations of large stores and many cookies fit; more is an attack.
 LONGEST_HEADER_BYTES = 32 * 1024
-CONNECTIONS = 64
+# More than all prompts in hand together need; waiting for one would count against an answer's deadline.
+CONNECTIONS = 512
 
 
 class Pace:
@@ -58,6 +62,20 @@ class Pace:
         self._bytes += size_bytes
         if self._bytes >= self._timings.stall_bytes:
             self.await_bytes()
+
+
+class Body(ABC):
+    """What an upload sends.
+
+    Attributes:
+        size_bytes: How much that is.
+    """
+
+    size_bytes: int
+
+    @abstractmethod
+    def read(self) -> AsyncIterator[bytes]:
+        """The bytes, from the first one each time this is called."""
 
 
 class Outgoing:
@@ -107,7 +125,7 @@ class Outgoing:
         url: URL,
         headers: Mapping[str, str],
         *,
-        body: AsyncIterable[bytes] | bytes | None = None,
+        body: Body | bytes | None = None,
         expect: bool = False,
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Pace]]:
         """Send one request to one host and hand out its answer, body unread, whatever its status.
@@ -116,7 +134,7 @@ class Outgoing:
             method: HTTP method.
             url: Taken as it is encoded.
             headers: All of them; ``Accept-Encoding`` is identity unless given.
-            body: Sent with the ``Content-Length`` of the headers where it is a stream.
+            body: With its ``Content-Length``.
             expect: Ask before the body is sent, so that a refusal costs nothing and is not lost in a broken pipe.
 
         Raises:
@@ -134,7 +152,7 @@ class Outgoing:
                 response = await session.request(
                     method,
                     url,
-                    data=_paced(body, pace) if body is not None and not isinstance(body, bytes) else body,
+                    data=_Paced(body, pace) if isinstance(body, Body) else body,
                     headers={"Accept-Encoding": "identity", "User-Agent": "comfybus", **headers},
                     skip_auto_headers=("Content-Type",),
                     allow_redirects=False,
@@ -150,12 +168,28 @@ class Outgoing:
             raise Fault(f"{pace.reason}; try again later", passing=True)
 
 
-async def _paced(body: AsyncIterable[bytes], pace: Pace) -> AsyncIterator[bytes]:
-    pace.await_bytes()
-    async for chunk in body:
-        yield chunk
-        pace.moved(len(chunk))
-    pace.await_answer()
+class _Paced(aiohttp.Payload):
+    """A body whose bytes move the deadline. It begins anew where aiohttp sends again on a fresh connection."""
+
+    _autoclose = True
+
+    def __init__(self, body: Body, pace: Pace) -> None:
+        super().__init__(None)
+        self._body = body
+        self._pace = pace
+        self._size = body.size_bytes
+
+    @override
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self._pace.await_bytes()
+        async for chunk in self._body.read():
+            await writer.write(chunk)
+            self._pace.moved(len(chunk))
+        self._pace.await_answer()
+
+    @override
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("a body that streams has no text")
 
 
 # The first that fits counts; texts of aiohttp are not used, since they may hold the whole URL.

@@ -21,6 +21,8 @@ __all__ = ["STATE", "PartialFile", "Source", "expected_digests"]
 
 STATE: Final = ".state"
 _CHUNK_BYTES: Final = 1024 * 1024
+# Of one call, so that a cancelled download does not wait for the digest of gigabytes.
+_CATCH_UP_BYTES: Final = 64 * 1024 * 1024
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 # Left free on the disk of a download, for everything else that lives there.
 _ROOM_LEFT_BYTES: Final = 64 * 1024 * 1024
@@ -43,8 +45,9 @@ class Source:
 class PartialFile:
     """The bytes of one download on disk; every method blocks and is called in a thread, one at a time.
 
-    After ``start`` or ``resume`` bytes are written in order; ``finish`` proves and syncs them. A file left by a process
-    that died is continued only within the same boot of the machine: a power cut may leave holes in what was not synced.
+    ``look`` finds what an earlier call left, and ``catch_up`` reads it for the digest. After ``start`` or ``resume``
+    bytes are written in order; ``finish`` proves and syncs them. A file left by a process that died is continued only
+    within the same boot of the machine: a power cut may leave holes in what was not synced.
     """
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
@@ -55,6 +58,7 @@ class PartialFile:
         self._limit_bytes = limit_bytes
         self._file: BinaryIO | None = None
         self._hashes: dict[str, hashlib._Hash] = {}
+        self._hashed = 0
         self._expected: Mapping[str, bytes] = {}
         self._decoder: zlib._Decompress | None = None
 
@@ -70,6 +74,20 @@ class PartialFile:
             self.source = source
             # The last byte is asked for again where all are here, since nobody serves an empty range.
             self.size = min(size, source.total - 1)
+            self._expect({})
+
+    def catch_up(self) -> bool:
+        """Take the digest of some more of what is here already; False when all of it is taken."""
+        if self._hashed >= self.size:
+            return False
+        with self.path.open("rb") as file:
+            file.seek(self._hashed)
+            most = min(self.size, self._hashed + _CATCH_UP_BYTES)
+            while self._hashed < most and (chunk := file.read(min(most - self._hashed, _CHUNK_BYTES))):
+                self._hash(chunk)
+        if self._hashed < most:
+            self.forget()  # somebody took bytes away
+        return self._hashed < self.size
 
     def start(self, source: Source | None, digests: Mapping[str, bytes], *, encoded: bool = False) -> None:
         """Begin at the first byte.
@@ -95,24 +113,20 @@ class PartialFile:
             self._state.write_text(json.dumps({**asdict(source), "boot": _boot()}))
 
     def resume(self, digests: Mapping[str, bytes]) -> None:
-        """Go on behind the bytes that are here; they are read once for the digest."""
+        """Go on behind the bytes that are here, whose digest is taken."""
         self.close()
         self._decoder = None
-        self._expect(digests)
-        file = self.path.open("r+b", buffering=0)
-        self._file = file
-        file.truncate(self.size)
-        left = self.size
-        while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
-            self._hash(chunk)
-            left -= len(chunk)
+        self._expected = {**self._expected, **{name: one for name, one in digests.items() if name in self._hashes}}
+        self._file = self.path.open("r+b", buffering=0)
+        self._file.truncate(self.size)
+        self._file.seek(self.size)
 
     def forget(self) -> None:
         """Give up what is here: the next try begins at the first byte."""
         self.close()
         self._state.unlink(missing_ok=True)
         self.source = None
-        self.size = 0
+        self.size = self._hashed = 0
 
     def check_size(self, total: int | None) -> None:
         """Refuse a file that cannot be stored, before its bytes come.
@@ -174,10 +188,12 @@ class PartialFile:
     def _expect(self, digests: Mapping[str, bytes]) -> None:
         self._expected = digests
         self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", *digests}}
+        self._hashed = 0
 
     def _hash(self, chunk: bytes) -> None:
         for one in self._hashes.values():
             one.update(chunk)
+        self._hashed += len(chunk)
 
     def _decoded(self, chunk: bytes) -> Iterable[bytes]:
         if self._decoder is None:

@@ -1,6 +1,7 @@
 """Apache Kafka: requests by partition, answers and settlements in one transaction, records in the commit's metadata."""
 
 from brokers.kafka.bus import KafkaBus
+from brokers.kafka.client import KafkaClient
 from brokers.kafka.config import KafkaConfig
 
-__all__ = ["KafkaBus", "KafkaConfig"]
+__all__ = ["KafkaBus", "KafkaClient", "KafkaConfig"]

@@ -7,7 +7,7 @@ again after a start or a rebalance, runs again.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -18,8 +18,9 @@ from brokers.kafka.claims import Answered, fingerprint_of
 from brokers.kafka.declare import Declaration
 from brokers.kafka.errors import doing
 from brokers.kafka.headers import decode
-from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition, stop_consumer
+from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from brokers.kafka.link import Link
+from brokers.kafka.reading import bounds, read_between, reader
 from schemas.envelope import attributes
 
 __all__ = ["AnswerReader", "ReadBack", "replay_number"]
@@ -29,7 +30,7 @@ STEPS = (200, 2_000, 20_000)
 # Answers may hold pictures: a further step is left out when it would probably bring more than this.
 STEP_LIMIT_BYTES = 16 * 1024 * 1024
 READ_WITHIN_S = 10.0
-POLL_MS = 200
+READ = "read the answers of before"
 
 Found = list[tuple[str, Answered]]
 ReadBack = Callable[[int], Awaitable[Found]]
@@ -44,6 +45,7 @@ class AnswerReader:
         self._link = link
         self._declaration = declaration
         self._consumer: AIOKafkaConsumer | None = None
+        self._stack = AsyncExitStack()
         self._lock = anyio.Lock()
 
     @asynccontextmanager
@@ -55,10 +57,9 @@ class AnswerReader:
             await self._close()
 
     async def _close(self) -> None:
-        if self._consumer is not None:
-            with anyio.CancelScope(shield=True):
-                await stop_consumer(self._consumer)
-            self._consumer = None
+        self._consumer = None
+        with anyio.CancelScope(shield=True):
+            await self._stack.aclose()
 
     async def read(self, partition: int) -> Found:
         """The latest answers to requests of this partition, oldest first.
@@ -70,7 +71,7 @@ class AnswerReader:
         found: Found = []
         async with self._lock:
             try:
-                with doing("read the answers of before"):
+                with doing(READ):
                     consumer = await self._connected()
                     with anyio.move_on_after(READ_WITHIN_S) as patience:
                         await self._read_steps(consumer, self._sources(partition), found)
@@ -83,15 +84,7 @@ class AnswerReader:
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
-            self._consumer = AIOKafkaConsumer(
-                **self._link.options,
-                group_id=None,
-                isolation_level="read_committed",
-                auto_offset_reset="earliest",
-                fetch_max_wait_ms=50,
-            )
-            with anyio.fail_after(READ_WITHIN_S):
-                await self._consumer.start()
+            self._consumer = await self._stack.enter_async_context(reader(self._link, READ))
         return self._consumer
 
     def _sources(self, partition: int) -> list[TopicPartition]:
@@ -105,12 +98,11 @@ class AnswerReader:
         return found
 
     async def _read_steps(self, consumer: AIOKafkaConsumer, sources: list[TopicPartition], found: Found) -> None:
-        consumer.assign(sources)
-        begin, end = await consumer.beginning_offsets(sources), await consumer.end_offsets(sources)
+        begin, end = await bounds(consumer, sources)
         upper, done = dict(end), 0
         for step in STEPS:
             lower = {source: max(begin[source], end[source] - step) for source in sources}
-            records = await self._read_between(consumer, lower, upper)
+            records = [record async for record in read_between(consumer, lower, upper)]
             records.sort(key=lambda record: record.timestamp, reverse=True)
             found += [_answer(record) for record in records]
             size = sum(len(record.value or b"") for record in records)
@@ -118,27 +110,6 @@ class AnswerReader:
             following = next((longer for longer in STEPS if longer > done), 0)
             if lower == begin or size * following > STEP_LIMIT_BYTES * done:
                 break
-        consumer.pause(*sources)
-
-    @staticmethod
-    async def _read_between(
-        consumer: AIOKafkaConsumer, lower: dict[TopicPartition, int], upper: dict[TopicPartition, int]
-    ) -> list[ConsumerRecord]:
-        """The records between two offsets of each source; where the lower one is not below, there is nothing."""
-        found: list[ConsumerRecord] = []
-        left = [source for source in lower if lower[source] < upper[source]]
-        consumer.pause(*lower)
-        for source in left:
-            consumer.seek(source, lower[source])
-        consumer.resume(*left)
-        while left:
-            for source, records in (await consumer.getmany(*left, timeout_ms=POLL_MS)).items():
-                found += [record for record in records if record.offset < upper[source]]
-            for source in list(left):
-                if await consumer.position(source) >= upper[source]:
-                    consumer.pause(source)
-                    left.remove(source)
-        return found
 
 
 def _answer(record: ConsumerRecord) -> tuple[str, Answered]:

@@ -54,6 +54,7 @@ class Declaration:
             BrokerUnavailable: No answer.
         """
         found = await self._link.topics()
+        self._link.check_version()
         missing = [wanted for wanted in self._wanted.values() if wanted.name not in found]
         if missing:
             await self._create(missing)

@@ -29,6 +29,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (
     StickyPartitionAssignor,
 )
 from aiokafka.errors import KafkaError
+from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     Boolean,
@@ -62,6 +63,7 @@ __all__ = [
     "create_conn",
     "kafka_errors",
     "own_sticky_assignor",
+    "partition_of",
     "set_generation",
     "stop_consumer",
 ]
@@ -197,6 +199,11 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
 
 
 # --- producers
+
+
+def partition_of(key: bytes, count: int) -> int:
+    """Where Kafka's default partitioner (murmur2, as in the Java clients) puts a key."""
+    return int(DefaultPartitioner()(key, list(range(count)), list(range(count))))
 
 
 async def abandon_producer(producer: AIOKafkaProducer) -> None:

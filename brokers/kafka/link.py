@@ -30,6 +30,9 @@ PULSE_WITHIN_S = 3.0
 ANSWER_WITHIN_S = 20.0
 PAUSE_S = 0.2
 UNSTABLE_OFFSET_COMMIT = 88
+MINIMUM_SERVER = "3.5"
+# Kafka tells no version, only which versions of each request it takes; this one of Fetch came with 3.5.
+FETCH, FETCH_OF_MINIMUM = 1, 15
 CLOSE_WITHIN_S = 3.0
 
 log = structlog.get_logger("comfybus.kafka")
@@ -123,6 +126,17 @@ class Link:
                 if not self.is_connected:
                     log.info("connection to Kafka restored")
                 self.is_connected = True
+
+    def check_version(self) -> None:
+        """Raise unless the broker is as young as the contract wants it.
+
+        Raises:
+            BrokerRefused: It is too old.
+        """
+        connections = self._admin._client._conns.values()  # noqa: SLF001 - what was negotiated stands only there
+        newest = max((one._versions.get(FETCH, (0, 0))[1] for one in connections), default=FETCH_OF_MINIMUM)  # noqa: SLF001
+        if newest < FETCH_OF_MINIMUM:
+            raise BrokerRefused(f"Kafka at {self.config.where} is older than {MINIMUM_SERVER}; upgrade it")
 
     @property
     def admin(self) -> AIOKafkaAdminClient:

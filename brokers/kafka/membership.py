@@ -65,6 +65,7 @@ class Membership:
         self._scope = anyio.CancelScope()
         self._unsettled_since: float | None = None
         self._is_member = False
+        self._consumer: AIOKafkaConsumer | None = None
 
     # --- what others ask for
 
@@ -121,7 +122,7 @@ class Membership:
     async def _belong(self) -> None:
         """One membership, from joining to leaving."""
         assignor = own_sticky_assignor()
-        consumer = self._make_consumer(assignor)
+        consumer = self._consumer = self._make_consumer(assignor)
         consumer.subscribe([self._link.names.topic(Channel.REQUEST)], listener=_Listener(self, consumer, assignor))
         try:
             async with anyio.create_task_group() as tasks:
@@ -132,7 +133,7 @@ class Membership:
         except ExceptionGroup as exc:
             raise _first(exc) from exc
         finally:
-            self._is_member = False
+            self._is_member, self._consumer = False, None
             with anyio.CancelScope(shield=True):
                 await self._holdings.suspend()
                 await stop_consumer(consumer)
@@ -203,7 +204,9 @@ class Membership:
         await self._holdings.suspend()
 
     def assigned(self, consumer: AIOKafkaConsumer, sources: Iterable[TopicPartition]) -> None:
-        """The division is known."""
+        """The division is known; it may come while we are leaving, and then it means nothing any more."""
+        if consumer is not self._consumer:
+            return
         ours = list(sources)
         self._holdings.assign(consumer, ours)
         self._holdings.change()

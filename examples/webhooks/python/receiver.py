@@ -1,8 +1,7 @@
-"""Receives webhooks of Comfybus: verifies the signature, drops repeats, answers at once.
-
-    pip install standardwebhooks
-    WEBHOOK_SECRET=whsec_... python receiver.py 8080
-"""
+"""Receives webhooks of Comfybus: verifies the signature, drops repeats, answers at once."""
+# pip install standardwebhooks
+# WEBHOOK_SECRET=whsec_... python receiver.py 8080
+# ruff: noqa: INP001, T201 - a script that prints
 
 from __future__ import annotations
 
@@ -50,6 +49,7 @@ class Receiver(BaseHTTPRequestHandler):
             print(f"{event['id']} complete: {filename} {size}", flush=True)
 
     def answer(self, status: int, text: str) -> None:
+        """Say how it went; the text is for the log of the bridge."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -341,6 +341,26 @@ async def test_a_receiver_that_does_not_read(opened: Open, make_file: Callable[[
             assert time.monotonic() - began < 8
 
 
+async def test_connections_that_end_unnoticed(opened: Open, make_file: Callable[[int], Path]) -> None:
+    """A kept connection that the server has closed costs an upload nothing: its body is sent again, whole."""
+    sources = [make_file(300_000) for _ in range(3)]
+    taken: list[bytes] = []
+
+    async def forgetful(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        taken.append(await reader.readexactly(length))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+
+    async with opened(LOOPBACK) as stores:
+        with run_raw(forgetful) as port:
+            began = time.monotonic()
+            for source in sources:
+                await stores.put(source, f"http://127.0.0.1:{port}/x")
+            assert time.monotonic() - began < 5
+    assert taken == [source.read_bytes() for source in sources]
+
+
 NO_URLS = ("ftp://h/x", "data:image/png;base64,AAAA", "http://h/a\nb", "", "no url", "x" * 20_000, "javascript:1")
 
 

@@ -46,7 +46,7 @@ class BridgeProcess:
 
     def launch(self) -> None:
         env = {"HOST": "127.0.0.1", "PORT": str(self.http_port), "LOG_FORMAT": "json", **self.env}
-        self.process = launch([sys.executable, "-m", "app", "bridge"], self.folder / f"{self.name}.log", env)
+        self.process = launch([sys.executable, "-W", "error", "-m", "app", "bridge"], self.folder / f"{self.name}.log", env)
 
     async def start(self) -> None:
         self.launch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -27,7 +28,7 @@ async def until_attempts(scene: Scene, *wanted: int) -> None:
 
 
 async def three_days(folder: Path, faster: float) -> None:
-    """The standard schedule, sped up, against a receiver that takes the last attempt; killed and restarted meanwhile."""
+    """The standard schedule, sped up, until the last attempt is taken; bridge and broker are killed meanwhile."""
     delays = [delay / faster for delay in STANDARD_S]
     async with run_receivers(hook=answers(*[500] * 9, 200)) as receivers, run_scene(folder, receivers) as scene:
         env = {"WEBHOOK_SCHEDULE": ",".join(f"{delay:.6f}" for delay in delays)}
@@ -46,7 +47,7 @@ async def three_days(folder: Path, faster: float) -> None:
         assert {call.webhook_id for call in calls} == {"patient/complete"}
         # Every attempt is signed anew, and by now.
         calls[-1].verified()
-        gaps = [later.at - earlier.at for earlier, later in zip(calls, calls[1:], strict=False)]
+        gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(calls)]
         print("gaps:", " ".join(f"{gap:.2f}/{delay:.2f}" for gap, delay in zip(gaps, delays, strict=True)))
         for gap, delay in zip(gaps, delays, strict=True):
             assert gap >= delay * (1 - JITTER) - 0.01

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.integration.bridge.bridges import Scene, run_scene
+from tests.integration.bridge.bridges import run_scene
 from tests.integration.bridge.receivers import SECRET, answers, run_receivers
 from tests.support.stack import graph
 
@@ -46,7 +46,7 @@ async def test_webhook_v2_is_one_signed_post_of_the_event(tmp_path: Path) -> Non
 
 
 async def test_legacy_webhooks_are_one_unsigned_post_for_each_output(tmp_path: Path) -> None:
-    """`webhook` gets `output.complete` per file and `prompt.failed`, with the fields of comfyui-api and no signature."""
+    """`webhook` gets `output.complete` per file and `prompt.failed`, as comfyui-api sent them, unsigned."""
     async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
         await scene.bridge().start()
         files = {"images": ["b25l", "dHdv"], "filenames": ["l1_00001_.png", "l1_00002_.png"]}

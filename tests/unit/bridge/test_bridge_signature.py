@@ -91,7 +91,7 @@ def test_strict_secrets(size: int, padded: bool) -> None:
 )
 def test_unusable_secrets_are_refused_without_being_repeated(secret: str) -> None:
     """A secret that cannot be meant is refused; the sentence does not hold it."""
-    with pytest.raises(ValueError, match="it|behind") as caught:
+    with pytest.raises(ValueError, match=r"it|behind") as caught:
         read_secrets(secret)
     assert "hunter2" not in str(caught.value)
 

@@ -64,7 +64,7 @@ def test_metadata_has_to_fit() -> None:
 )
 def test_what_is_wrong_is_named_without_secrets(tmp_path: Path, document: Any, words: str) -> None:
     """The sentence names file, subscription and field; never a secret."""
-    with pytest.raises(ConfigurationError, match="WEBHOOK_SUBSCRIPTIONS=.*subscriptions.yaml") as caught:
+    with pytest.raises(ConfigurationError, match=r"WEBHOOK_SUBSCRIPTIONS=.*subscriptions.yaml") as caught:
         load(tmp_path, document)
     assert words in str(caught.value)
     assert "hunter2" not in str(caught.value)

@@ -164,6 +164,7 @@ def test_partial_files(tmp_path: Path) -> None:
     second = PartialFile(tmp_path / "x", GIB)
     second.look()
     assert (second.source, second.size) == (source, 3)
+    assert not second.catch_up()
     second.resume({})
     second.write(b"def")
     assert second.finish() == "bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721"
@@ -198,10 +199,32 @@ def test_a_whole_partial_file_asks_for_its_last_byte(tmp_path: Path) -> None:
     again = PartialFile(tmp_path / "x", GIB)
     again.look()
     assert again.size == 2
+    assert not again.catch_up()
     again.resume({})
     again.write(b"c")
     again.finish()
     assert (tmp_path / "x").read_bytes() == b"abc"
+
+
+def test_catching_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest of what is here is taken a piece at a time; where bytes have gone meanwhile nothing is continued."""
+    monkeypatch.setattr("app.storage.partial._CATCH_UP_BYTES", 2)
+    file = PartialFile(tmp_path / "x", GIB)
+    file.start(Source('"tag"', 6), {})
+    file.write(b"abcde")
+    file.close()
+    again, shortened = PartialFile(tmp_path / "x", GIB), PartialFile(tmp_path / "x", GIB)
+    for one in (again, shortened):
+        one.look()
+        assert one.catch_up()
+    assert again.catch_up()
+    assert not again.catch_up()
+    again.resume({})
+    again.write(b"f")
+    assert again.finish() == "bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721"
+    (tmp_path / "x").write_bytes(b"abc")
+    assert not shortened.catch_up()
+    assert (shortened.source, shortened.size) == (None, 0)
 
 
 def test_room(tmp_path: Path) -> None:
