@@ -25,9 +25,15 @@ Measured = tuple[float, list[float]]
 
 async def overhead(stack: Stack, url: str, prompts: int, rounds: int) -> list[str]:
     """Trivial prompts straight to ComfyUI and through the worker, in turn; medians of several rounds."""
-    lines = ["| in flight | direct, prompts/s | worker, prompts/s | ratio | added at the median, ms |", "|---|---|---|---|---|"]
+    lines = [
+        "| in flight | direct, prompts/s | worker, prompts/s | ratio | added at the median, ms |",
+        "|---|---|---|---|---|",
+    ]
     for in_flight in (1, 16):
-        ways = {"direct": partial(direct, url, prompts, in_flight), "worker": partial(through_worker, stack, prompts, in_flight)}
+        ways = {
+            "direct": partial(direct, url, prompts, in_flight),
+            "worker": partial(through_worker, stack, prompts, in_flight),
+        }
         rates: dict[str, list[float]] = {name: [] for name in ways}
         latencies: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
@@ -37,7 +43,10 @@ async def overhead(stack: Stack, url: str, prompts: int, rounds: int) -> list[st
                 latencies[name] += each
         ratio = statistics.median(worker / raw for worker, raw in zip(rates["worker"], rates["direct"], strict=True))
         added = 1000 * (statistics.median(latencies["worker"]) - statistics.median(latencies["direct"]))
-        spread = {name: f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})" for name, found in rates.items()}
+        spread = {
+            name: f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})"
+            for name, found in rates.items()
+        }
         lines.append(f"| {in_flight} | {spread['direct']} | {spread['worker']} | {ratio:.2f} | {added:.1f} |")
     return lines
 

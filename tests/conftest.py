@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+# Whole deployments for minutes: `make test-full` runs them.
+LONG = ("integration/bridge/", "integration/setup/test_kill_anywhere.py", "fault/test_bridge")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes minutes as of full size."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(LONG):
+            item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture(scope="session")

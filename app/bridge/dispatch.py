@@ -121,8 +121,8 @@ class Dispatcher:
         if lane is None:
             lane = make_lane(waiting.lane, record.url, self._concurrency(record))
             self._lanes[waiting.lane] = lane
-        lane.add(waiting, record)
-        self._enter(lane)
+        if lane.add(waiting, record):
+            self._enter(lane)
 
     async def _refill(self, lane: Lane) -> None:
         after, lane.left_out = lane.left_out or 0, None

@@ -75,22 +75,27 @@ class Lane:
     unreachable: bool = False
     left_out: int | None = None
 
-    def add(self, waiting: Waiting, record: Record) -> None:
-        """A record was read: take it in, or note that there was no room for it."""
+    def add(self, waiting: Waiting, record: Record) -> bool:
+        """A record was read: take it in, or note that there was no room for it; False when nothing here changed."""
         known = self.items.get(waiting.id)
         if known is not None:
-            if waiting.token > known.token and waiting.id not in self.busy:
-                self._note(known, waiting.token, record)
-            return
+            if waiting.token <= known.token or waiting.id in self.busy:
+                return False
+            self._note(known, waiting.token, record)
+            return True
         if len(self.items) >= WINDOW:
             behind = waiting.token - 1
             self.left_out = behind if self.left_out is None else min(self.left_out, behind)
-            return
+            return False
         item = Item(waiting.id, waiting.token, record.order or waiting.token, 0, record.created_ms / 1000, record.id)
         if record.prompt is not None:
             item.chain = f"{record.origin}/{record.subscription or ''}/{record.prompt}"
         self._note(item, waiting.token, record)
         self.items[waiting.id] = item
+        if record.attempts:
+            # Read at the beginning: whether the endpoint is back yet is not known.
+            self.failures = max(self.failures, DOWN_AFTER)
+        return True
 
     @staticmethod
     def _note(item: Item, token: int, record: Record) -> None:

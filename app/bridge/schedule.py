@@ -19,8 +19,8 @@ JITTER: Final = 0.1
 # failure is the last.
 PATIENCE: Final = 1.5
 PATIENCE_AT_LEAST_S: Final = 3600.0
-# Less than a queue keeps its deliveries.
-LONGEST_PATIENCE_S: Final = 30 * 86400.0
+# With one more delay, which is a week at the longest, less than a queue keeps its deliveries.
+LONGEST_PATIENCE_S: Final = 27 * 86400.0
 # A receiver that asks for more time than this is asked again all the same.
 LONGEST_RETRY_AFTER_S: Final = 86400.0
 

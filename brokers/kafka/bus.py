@@ -17,6 +17,7 @@ from brokers.kafka.commands import Commands
 from brokers.kafka.config import KafkaConfig
 from brokers.kafka.declare import Declaration
 from brokers.kafka.delivery import KafkaDelivery
+from brokers.kafka.heard import Heard
 from brokers.kafka.holdings import Holdings
 from brokers.kafka.letters import KeepBody, Letters
 from brokers.kafka.link import Link
@@ -24,6 +25,7 @@ from brokers.kafka.membership import Membership
 from brokers.kafka.partition import Partition, Received
 from brokers.kafka.session import Session
 from brokers.kafka.side import SideChannels
+from brokers.kafka.tidy import Tidying
 from brokers.kafka.trouble import Troubles
 from brokers.kafka.writer import Outgoing, Writer
 
@@ -55,8 +57,10 @@ class KafkaBus:
         self._commands = Commands(self.link, self._troubles)
         self._side = SideChannels(self.link, self._declaration.limit_bytes)
         self.letters = Letters(self.link, self._declaration, keep_body)
+        self._heard = Heard(self.link)
         self._holdings = Holdings(self._make_session, self._make_delivery)
         self._membership = Membership(self.link, self._holdings, self._troubles)
+        self._tidying = Tidying(self.link, self._holdings)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[KafkaBus]:
@@ -66,6 +70,7 @@ class KafkaBus:
             await stack.enter_async_context(self.link.open())
             await self._declaration.make()
             await stack.enter_async_context(self._answers.open())
+            await stack.enter_async_context(self._heard.open())
             async with anyio.create_task_group() as sessions, anyio.create_task_group() as tasks:
                 # Leaving the group ends the sessions, so theirs is the outer group.
                 self._holdings.tasks = sessions
@@ -80,7 +85,7 @@ class KafkaBus:
             raise failure
 
     def _start(self, tasks: TaskGroup) -> None:
-        for part in (self._membership.run, self._side.run, self._keep_layout):
+        for part in (self._membership.run, self._side.run, self._tidying.run, self._keep_layout):
             tasks.start_soon(part)
 
     async def _keep_layout(self) -> None:
@@ -162,9 +167,12 @@ class KafkaBus:
         """Side messages that were not published."""
         return self._side.dropped_messages
 
-    async def last_headers(self, message: Message) -> Mapping[str, str] | None:  # noqa: ARG002 - a topic has no index
-        """See the protocol: to find the last message of a key the whole topic would have to be read."""
-        return None
+    async def last_headers(self, message: Message) -> Mapping[str, str] | None:
+        """Headers of the last message of this key and type; see the protocol. What was said before we came is missing.
+
+        Only the worker topic is listened to.
+        """
+        return await self._heard.last_headers(message)
 
     # --- commands
 

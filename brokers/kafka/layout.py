@@ -12,6 +12,8 @@ __all__ = ["DEFAULT_LIMIT_BYTES", "LETTER_ROOM_BYTES", "Wanted", "wanted_topics"
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+# A request is kept until it is settled, however long that takes; then it is deleted.
+FOR_EVER_MS = -1
 # Kafka's own `message.max.bytes`, for a broker that does not let us read its limits.
 DEFAULT_LIMIT_BYTES = 1_048_588
 # What a dead letter's own headers may add to a request as large as the broker takes.
@@ -44,6 +46,8 @@ class Wanted:
     def configs(self, brokers: int, limit_bytes: int) -> dict[str, str]:
         """Its settings in a cluster of so many brokers, whose messages are limited to so many bytes."""
         segment_ms = max(SHORTEST_SEGMENT_MS, min(self.retention_ms // SEGMENTS, DAY_MS))
+        if self.retention_ms == FOR_EVER_MS:
+            segment_ms = DAY_MS
         found = {
             "cleanup.policy": "delete",
             "retention.ms": str(self.retention_ms),
@@ -73,7 +77,7 @@ def wanted_topics(config: KafkaConfig) -> list[Wanted]:
         return Wanted(channel, names.topic(channel), partitions, retention_ms, room_bytes)
 
     return [
-        topic(Channel.REQUEST, many, 30 * DAY_MS),
+        topic(Channel.REQUEST, many, FOR_EVER_MS),
         topic(Channel.CONTROL, 1, DAY_MS),
         topic(Channel.COMPLETE, many, results_ms),
         topic(Channel.FAILED, many, results_ms),

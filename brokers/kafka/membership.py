@@ -30,6 +30,7 @@ from brokers.kafka.library import (
 )
 from brokers.kafka.link import Link
 from brokers.kafka.trouble import Troubles
+from brokers.kafka.unreadable import UNREADABLE, find_unreadable
 
 __all__ = ["Membership"]
 
@@ -169,12 +170,13 @@ class Membership:
                     await self._holdings.changes()
                 continue
             with doing("read requests"):
-                found = await consumer.getmany(timeout_ms=POLL_MS, max_records=1)
-            for source, records in found.items():
-                for record in records:
-                    self._holdings.receive(source, record)
-            if found:
-                self._troubles.over(JOIN)
+                try:
+                    for source, records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=1)).items():
+                        for record in records:
+                            self._holdings.receive(source, record)
+                except UNREADABLE:
+                    async for source, record in find_unreadable(consumer):
+                        self._holdings.receive(source, record)
 
     async def _leave_when_idle(self) -> None:
         """Leave the partitions to others when nobody asks for requests: ComfyUI is down, or the worker drains."""

@@ -30,6 +30,10 @@ class BrokerHarness(Protocol):
 
     outside: Outsider
     lease_s: float
+    shares_requests: bool
+    """Any bus that asks may get any request; else each has requests of its own as long as it is there."""
+    has_room_for_letters: bool
+    """A letter may be larger than a request by what its own headers need."""
 
     async def kill(self) -> None:
         """kill -9 the server."""
@@ -56,6 +60,8 @@ class NatsHarness:
     outside: NatsOutsider
     names: Names
     lease_s: float
+    shares_requests: bool = True
+    has_room_for_letters: bool = False
     _holders: list[Process] = field(default_factory=list)
 
     @property

@@ -63,6 +63,8 @@ class KafkaHarness:
     kafka: Kafka
     outside: KafkaOutsider
     lease_s: float
+    shares_requests: bool = False
+    has_room_for_letters: bool = True
     _holders: list[Process] = field(default_factory=list)
 
     @property

@@ -146,17 +146,19 @@ class NatsWebhookBus:
 
     async def serve(self, work: Callable[[Share], Awaitable[None]], stop: anyio.Event) -> None:
         """Hold our part and work on it; see the protocol."""
-        async with anyio.create_task_group() as running, anyio.create_task_group() as keeping:
-            keeping.start_soon(self._keep_leases, running, work, stop)
-            await stop.wait()
-            for share in self._shares.values():
-                share.leave.set()
-            # Leases are kept meanwhile.
-            while self._shares:
-                await next(iter(self._shares.values())).ended.wait()
-            keeping.cancel_scope.cancel()
-        with anyio.move_on_after(FAREWELL_S), suppress(BrokerError):
-            await self._leases.say_farewell()
+        try:
+            async with anyio.create_task_group() as running, anyio.create_task_group() as keeping:
+                keeping.start_soon(self._keep_leases, running, work, stop)
+                await stop.wait()
+                for share in self._shares.values():
+                    share.leave.set()
+                # Leases are kept meanwhile.
+                while self._shares:
+                    await next(iter(self._shares.values())).ended.wait()
+                keeping.cancel_scope.cancel()
+        finally:
+            with anyio.move_on_after(FAREWELL_S, shield=True), suppress(BrokerError):
+                await self._leases.say_farewell()
 
     async def _keep_leases(self, running: TaskGroup, work: Callable[[Share], Awaitable[None]], stop: Event) -> None:
         while True:

@@ -28,7 +28,7 @@ __all__ = ["DURABLE", "SHARES", "WebhookNames", "feed_stream", "wanted_consumer"
 DURABLE = "bridge"
 # So many bridges can share the work. A lane's share follows from its name: never change it while deliveries wait.
 SHARES = 16
-# Longer than the longest schedule with its jitter and the 30 days that letters are promised for.
+# Longer than the bridge is ever patient with a delivery, 27 days and one more delay.
 KEPT_S = 35 * DAY_S
 # An event delivered again within this time adds nothing; the server holds the ids in memory.
 DEDUPE_S = 1800.0

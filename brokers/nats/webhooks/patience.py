@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 PAUSE_FIRST_S = 0.1
 PAUSE_LONGEST_S = 3.0
+SEQUENCE_NOT_FOUND = 10043
 DELETE_FAILED = 10057
 
 
@@ -71,7 +72,11 @@ async def delete(link: Link, doing: str, stream: str, sequence: int) -> bool:
         error = json.loads(reply.data).get("error")
         if error is None:
             return True
-        # The server has one code for a message that is gone and for a disk that fails.
-        if error.get("err_code") != DELETE_FAILED or await link.read(doing, stream, seq=sequence) is not None:
+        code = error.get("err_code")
+        # The second one is also what the server says when its disk fails.
+        gone = code == SEQUENCE_NOT_FOUND or (
+            code == DELETE_FAILED and await link.read(doing, stream, seq=sequence) is None
+        )
+        if not gone:
             raise nats.js.errors.APIError.from_error(error)
         return False

@@ -1,15 +1,20 @@
-"""Every broker of the contract suite. Kafka joins here with a harness of its own."""
+"""Every broker of the contract suite, each with a harness of its own."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.support.broker_harness import BrokerHarness, NatsHarness, run_nats
+from tests.support.kafka_harness import run_kafka
 
-HARNESSES = {"nats": run_nats}
+HARNESSES: dict[str, Callable[..., AbstractAsyncContextManager[BrokerHarness]]] = {
+    "nats": run_nats,
+    "kafka": run_kafka,
+}
 
 
 @pytest.fixture(params=HARNESSES)

@@ -46,7 +46,9 @@ class BridgeProcess:
 
     def launch(self) -> None:
         env = {"HOST": "127.0.0.1", "PORT": str(self.http_port), "LOG_FORMAT": "json", **self.env}
-        self.process = launch([sys.executable, "-W", "error", "-m", "app", "bridge"], self.folder / f"{self.name}.log", env)
+        self.process = launch(
+            [sys.executable, "-W", "error", "-m", "app", "bridge"], self.folder / f"{self.name}.log", env
+        )
 
     async def start(self) -> None:
         self.launch()
@@ -65,6 +67,12 @@ class BridgeProcess:
         assert self.process is not None
         lines = self.process.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def peak_bytes(self) -> int:
+        """The most memory it ever had."""
+        assert self.process is not None
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 
     async def metrics(self) -> str:
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as response:

@@ -255,3 +255,26 @@ async def test_a_stopping_bridge_ends_what_is_under_way(tmp_path: Path) -> None:
         assert await bridge.stop() == 0
         assert time.monotonic() - began < 5
         assert len(await scene.kept("due")) == 1
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+async def test_a_row_of_thousands_is_delivered_whole(tmp_path: Path) -> None:
+    """More webhooks wait for one endpoint than are held in memory: all come, once, after its return and a restart."""
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+        await receivers.stop()
+        env = {"WEBHOOK_SCHEDULE": "2s,2s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s", "WEBHOOK_CONCURRENCY": 4}
+        bridge = scene.bridge(**env)
+        await bridge.start()
+        for number in range(2500):
+            await scene.complete(f"m{number}", webhook_v2=receivers.url("many"))
+        await scene.until_kept("due", 2500, 60)
+        await bridge.stop()
+        await receivers.start()
+        bridge = scene.bridge(**env)
+        await bridge.start()
+        await receivers.until("many", 2500, 240)
+        await scene.until_kept("due", 0, 60)
+        ids = [call.webhook_id for call in receivers.of("many")]
+        assert (len(ids), len(set(ids))) == (2500, 2500)
+        assert await scene.kept("dlq") == []

@@ -195,3 +195,25 @@ async def test_what_no_worker_wrote_harms_nothing(tmp_path: Path) -> None:
         await receivers.until("v2", 1)
         await scene.side_event("system.status", "comfy.status", data={"type": "status", "data": {}})
         await receivers.until("system", 1)
+
+
+async def test_large_results_cost_little_memory(tmp_path: Path) -> None:
+    """A result of 24 MB is fetched and sent inline while the bridge grows by a fraction of it (D14)."""
+    size = 24 * 1024**2
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+        store = tmp_path / "store"
+        store.mkdir()
+        (store / "big.bin").write_bytes(b"\x01\x02\x03" * (size // 3))
+        bridge = scene.bridge(OUTPUT_STORE=f"file://{store}", LOG_LEVEL="debug")
+        await bridge.start()
+        await scene.complete("small", webhook_v2=receivers.url("small"))
+        await receivers.until("small", 1)
+        before = bridge.peak_bytes()
+        url = f"file://{store}/big.bin"
+        outputs = [{"node_id": "9", "kind": "file", "image": 0, "size_bytes": size, "url": url}]
+        await scene.complete("big", images=[url], outputs=outputs, webhook_v2=receivers.url("big"))
+        [call] = await receivers.until("big", 1, 60)
+        assert len(base64.b64decode(call.verified()["images"][0])) == size
+        grown = bridge.peak_bytes() - before
+        print(f"{len(call.raw) / 1024**2:.0f} MiB sent, {grown / 1024**2:.1f} MiB more memory")
+        assert grown < 16 * 1024**2

@@ -111,7 +111,7 @@ class Comfy:
     async def until_running(self, prompt_id: str) -> None:
         """Wait until the queue shows the prompt running."""
         with anyio.fail_after(10):
-            while prompt_id not in (await self.client.queue()).running:  # noqa: ASYNC110 - ComfyUI's, not ours
+            while prompt_id not in (await self.client.queue()).running:
                 await anyio.sleep(0.01)
 
     async def shown_at(self, prompt_id: str) -> float:
@@ -133,7 +133,7 @@ async def ended(followed: Followed, within_s: float = 30) -> End:
 async def until(met: Callable[[], bool], within_s: float = 15) -> None:
     """Wait for something that nobody announces."""
     with anyio.fail_after(within_s):
-        while not met():  # noqa: ASYNC110 - what is waited for is a property, not an event
+        while not met():
             await anyio.sleep(0.01)
 
 

@@ -129,7 +129,7 @@ def alive(pid: int) -> bool:
 async def until(met: Callable[[], bool], within_s: float = 30) -> None:
     """Wait for something that nobody announces."""
     with anyio.fail_after(within_s):
-        while not met():  # noqa: ASYNC110 - other processes set no events
+        while not met():
             await anyio.sleep(0.01)
 
 

@@ -127,7 +127,6 @@ async def test_a_prompt_goes_through_with_the_least_rights(secured: Secured) -> 
 
 async def test_a_request_given_up_reaches_the_dead_letter(secured: Secured) -> None:
     """The worker may write letters; the admin reads them, a producer does not."""
-    (secured.folder / "junk.json").write_text(json.dumps({"id": "junk-1", "prompt": graph(), "nonsense": 1}))
     async with secured.client("producer") as (connection, _):
         await connection.jetstream().publish("comfyui.prompt.request", b"\xff no json", headers={"ce-id": "junk-2"})
     letters = []

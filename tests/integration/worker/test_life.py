@@ -78,7 +78,7 @@ async def test_models_come_by_manifest_and_by_command(tmp_path: Path, weights: s
         }
         await stack.outside.command(command)
         with anyio.fail_after(20):
-            while not (found := [e for e in stack.outside.heard("dl-1", "storage")]):
+            while not (found := stack.outside.heard("dl-1", "storage")):
                 await anyio.sleep(0.02)
         assert found[0].body["type"] == "storage.file_downloaded"
         assert (comfy.home / "models" / "loras" / "b.safetensors").read_bytes() == WEIGHTS

@@ -136,6 +136,18 @@ def test_single_failures_are_no_outage() -> None:
     assert row.begin_at() == NOW + 5
 
 
+def test_after_a_restart_the_first_success_calls_what_failed_before() -> None:
+    """Failures of an earlier process count: what waited for its hour then goes out with the first success now."""
+    row = lane()
+    add(row, "failed", 1, attempts=4, due_ms=int(NOW * 1000) + 3_600_000)
+    add(row, "fresh", 2)
+    item = row.begin(NOW)
+    assert item is not None
+    row.over(item)
+    row.answered(NOW)
+    assert begun(row) == ["failed"]
+
+
 def test_a_long_row_is_held_in_part() -> None:
     """Of many deliveries the first thousand are in memory; where the rest begins is known."""
     row = lane()

@@ -33,7 +33,7 @@ def test_more_attempts_than_delays_repeat_the_last_delay() -> None:
     assert 9 <= longer.next_delay_s(4) <= 11
     assert Schedule((1.0,), attempts=1).total == 1
     # Never beyond what the queue keeps.
-    assert Schedule(attempts=1000).patience_s == 30 * 86400
+    assert Schedule(attempts=1000).patience_s == 27 * 86400
 
 
 @pytest.mark.parametrize(
