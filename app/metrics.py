@@ -25,6 +25,7 @@ class Metrics:
         self.duplicates = Counter("comfybus_duplicates", "Requests settled without a run.", registry=registry)
         self.adopted = Counter("comfybus_adopted", "Runs taken over from an earlier delivery.", registry=registry)
         self.handed_back = Counter("comfybus_handed_back", "Requests handed back to the broker.", registry=registry)
+        self.outputs = Counter("comfybus_outputs", "Outputs delivered.", registry=registry)
         self.transfers = Counter(
             "comfybus_transfers", "Transfers of files, and hits of the cache.", ("event", "backend"), registry=registry
         )

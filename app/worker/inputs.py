@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -27,22 +27,30 @@ from app.worker.job import Job
 from brokers.base import RequestOrigin
 from schemas.prompt import Graph, PromptRequest
 
-__all__ = ["RequestInputs", "make_inputs", "resolve_reference"]
+__all__ = ["ReadLetter", "RequestInputs", "make_inputs", "resolve_reference"]
 
 # A request by reference is still read into memory as JSON.
 LARGEST_REFERENCE_BYTES = 64 * 1024 * 1024
+
+ReadLetter = Callable[[str], Awaitable[bytes | None]]
+"""The body of a dead letter by its URL; None if the URL is of something else."""
 
 log = structlog.get_logger("comfybus.inputs")
 
 
 async def resolve_reference(
-    intake: Intake, headers: Mapping[str, str], origin: RequestOrigin, stores: Stores
+    intake: Intake, headers: Mapping[str, str], origin: RequestOrigin, stores: Stores, letters: ReadLetter | None
 ) -> Intake:
-    """The intake of a request whose body lies elsewhere; a body that cannot be had is its refusal."""
+    """The intake of a request whose body lies elsewhere; a body that cannot be had is its refusal.
+
+    The replay of a dead letter that has no room for one more header refers to the bucket of the dead letters.
+    """
     if intake.dataref is None:
         return intake
     try:
-        body = await stores.read(intake.dataref, limit_bytes=LARGEST_REFERENCE_BYTES)
+        body = await letters(intake.dataref) if letters and intake.key.replay else None
+        if body is None:
+            body = await stores.read(intake.dataref, limit_bytes=LARGEST_REFERENCE_BYTES)
     except PromptError as exc:
         exc.location = exc.location or "ce_dataref"
         return replace(intake, refusal=exc, dataref=None)

@@ -195,10 +195,26 @@ class Performer:
         letter = self._letter(job, outcome.error) if isinstance(outcome, Fail) and outcome.dead_letter else None
         stored = await job.delivery.settle(self._terminal(job, outcome), letter)
         self._count(job, outcome, stored=stored)
+        if isinstance(outcome, Complete):
+            self._measure(outcome.delivered, _stats(job, outcome.completed))
         refs = outcome.refs if isinstance(outcome, Complete) else list_outputs(outcome.error.saved, {})
         for ref in refs:
             await self.reader.remove(ref, job.key.id)
         await job.remove_scratch()
+
+    def _measure(self, delivered: store.Delivered, stats: Stats) -> None:
+        """Stage durations of a prompt that ran here."""
+        stages = {
+            "queue": stats.queue_time,
+            "prepare": stats.preprocess_time,
+            "run": stats.comfy_round_trip_time,
+            "convert": stats.postprocess_time,
+            "store": stats.upload_time,
+            "total": stats.total_time,
+        }
+        for stage, milliseconds in stages.items():
+            self.metrics.stage_seconds.labels(stage=stage).observe(milliseconds / 1000)
+        self.metrics.outputs.inc(len(delivered.outputs))
 
     def _terminal(self, job: Job, outcome: Complete | Fail) -> Message:
         """The terminal event as a message that fits the broker; whatever the outcome holds there is one."""

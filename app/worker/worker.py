@@ -32,7 +32,7 @@ from app.setup.installation import Installation
 from app.setup.salad import DeletionCost
 from app.setup.warmup import WarmUp
 from app.storage.stores import Stores
-from app.worker.broker import output_bucket
+from app.worker.broker import letter_reader, output_bucket
 from app.worker.cancels import Cancels
 from app.worker.control import Control
 from app.worker.downloads import Downloads, ModelPlaces
@@ -244,7 +244,9 @@ class Worker:
             performer,
             self._cancels,
             self._metrics,
-            resolve=partial(resolve_reference, stores=self.stores),
+            resolve=partial(
+                resolve_reference, stores=self.stores, letters=letter_reader(settings, self._bus, self._scratch)
+            ),
             make_job=self._make_job,
             max_in_flight=settings.max_in_flight,
             ready_to_take=self._ready_to_take,

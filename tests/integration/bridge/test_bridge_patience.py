@@ -132,7 +132,7 @@ async def test_by_default_one_at_a_time_for_each_endpoint(tmp_path: Path) -> Non
 
 
 async def test_when_a_receiver_returns_nothing_waits_for_its_hour(tmp_path: Path) -> None:
-    """Deliveries that failed while the receiver was down go out with the first success, long before they are due."""
+    """Deliveries that failed while the receiver was down go out with the first success, after a kill too."""
     async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
         await receivers.stop()
         bridge = scene.bridge(WEBHOOK_SCHEDULE="0.1s,1h")
@@ -140,7 +140,9 @@ async def test_when_a_receiver_returns_nothing_waits_for_its_hour(tmp_path: Path
         for number in range(10):
             await scene.complete(f"w{number}", webhook_v2=receivers.url("hook"))
         await until_attempts(scene, *[2] * 10)
-        assert "comfybus_webhook_waiting" in await bridge.metrics()
+        assert f'comfybus_webhook_waiting{{host="127.0.0.1:{receivers.port}"}} 10.0' in await bridge.metrics()
+        await bridge.kill()
+        await scene.bridge(WEBHOOK_SCHEDULE="0.1s,1h").start()
         await receivers.start()
         began = time.monotonic()
         await scene.complete("fresh", webhook_v2=receivers.url("hook"))

@@ -172,3 +172,20 @@ async def test_an_unreadable_message_goes_to_the_dead_letter_untouched(stack: St
     else:
         kept = (await stack.outside.raw_letter()).data
     assert (kept or b"") == body
+
+
+async def test_a_dead_letter_as_large_as_the_broker_takes_can_be_replayed(stack: Stack) -> None:
+    """A body that leaves no room for the replay's header is referred to and read back: one more answer, replay 1."""
+    limit = stack.outside.nc.max_payload
+    before = len(await stack.outside.letters())
+    await stack.outside.send(b"{" + b" " * (limit - 1))
+    with anyio.fail_after(20):
+        while len(letters := await stack.outside.letters()) == before:
+            await anyio.sleep(0.02)
+    request_id = letters[-1].headers["comfybus-id"]
+    reference = letters[-1].headers["ce-dataref"]
+    headers = {"ce-dataref": reference, "comfybus-replay": "1", "comfybus-id": request_id}
+    await stack.outside.send(b"", headers)
+    body = (await stack.outside.terminal(request_id, replay=1)).body
+    assert (body["code"], body["replay"]) == ("invalid_request", 1)
+    assert "JSON" in body["error"]
