@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+AZURITE := tests/azurite/node_modules/.package-lock.json
+
 .PHONY: demo test test-full lint type bench schemas clean
 
 $(STAMP): pyproject.toml constraints.txt
@@ -12,13 +14,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,embedded]" -c constraints.txt
 	@touch $(STAMP)
 
+# The Azure Blob server of the storage suite; without npm that suite is skipped with the reason.
+$(AZURITE): tests/azurite/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/azurite && npm ci --silent --no-audit --no-fund; fi
+
 demo: $(STAMP)
 	@$(BIN)/comfybus demo
 
-test: $(STAMP)
+test: $(STAMP) $(AZURITE)
 	@$(BIN)/python -m pytest -m "not full"
 
-test-full: $(STAMP)
+test-full: $(STAMP) $(AZURITE)
 	@$(BIN)/python -m pytest
 
 lint: $(STAMP)

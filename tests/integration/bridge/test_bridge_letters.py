@@ -162,6 +162,7 @@ async def test_a_signed_sample(tmp_path: Path) -> None:
         ({"PROMPT_WEBHOOK_RETRIES": "0"}, "PROMPT_WEBHOOK_RETRIES='0' is wrong"),
         ({"WEBHOOK_SCHEDULE": "5s,soon"}, "soon is no delay"),
         ({"SYSTEM_WEBHOOK_URL": "gopher://x"}, "SYSTEM_WEBHOOK_URL is wrong"),
+        ({"BROKER_URL": "kafka://127.0.0.1:9092"}, "runs on NATS"),
         ({"WEBHOOK_SUBSCRIPTIONS": "/nowhere.yaml"}, "/nowhere.yaml cannot be read"),
     ],
 )
