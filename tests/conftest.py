@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 
 # Whole deployments for minutes: `make test-full` runs them.
-LONG = ("integration/bridge/", "integration/setup/test_kill_anywhere.py", "fault/test_bridge")
+LONG = (
+    "contract/brokers/test_kafka",
+    "fault/test_bridge",
+    "integration/bridge/",
+    "integration/setup/test_kill_anywhere.py",
+    "integration/setup/test_migration.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes minutes as of full size."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).as_posix().startswith(LONG):
+        if item.path.relative_to(here).as_posix().startswith(LONG) or "[kafka" in item.nodeid:
             item.add_marker(pytest.mark.full)
 
 
