@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ LONG = (
     "integration/setup/test_migration.py",
 )
 
+ON_KAFKA = re.compile(r"[\[-]kafka[\]-]")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes minutes as of full size."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).as_posix().startswith(LONG) or "[kafka" in item.nodeid:
+        if item.path.relative_to(here).as_posix().startswith(LONG) or ON_KAFKA.search(item.nodeid):
             item.add_marker(pytest.mark.full)
 
 

@@ -15,7 +15,8 @@ from yarl import URL
 
 from app.storage.azure_access import AzureAccount, BlobAccess, BlobPlace, blob_place
 from app.storage.base import ANY_AUTH, Downloaded, Progress, Storage, Uploaded
-from app.storage.carrier import Answer, Call, Carrier, FilePart, MakeCall
+from app.storage.calls import Answer, Call, FilePart, MakeCall
+from app.storage.carrier import Carrier
 from app.storage.faults import Fault, as_input, as_upload, status_fault
 from app.storage.http import media_type_of
 from app.storage.media_types import safe_filename

@@ -217,6 +217,9 @@ class Cache:
         except Fault as exc:
             log.warning("cache not brought within its limit", reason=exc.reason)
             return
+        except Exception:
+            log.exception("cache not brought within its limit by a fault of ours")
+            return
         for evicted in gone:
             self._on_evicted(evicted)
 

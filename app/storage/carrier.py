@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 
 import aiohttp
 from typing_extensions import override
 from yarl import URL
 
 from app.storage.base import Progress
+from app.storage.calls import CHUNK_BYTES, Answer, Call, Explain, FilePart, MakeCall, Received, explain
 from app.storage.config import Timings
-from app.storage.faults import Fault, status_fault
+from app.storage.faults import Fault
 from app.storage.outgoing import Body, Outgoing, Pace
 from app.storage.partial import PartialFile, Source, expected_digests
 from app.storage.retry import retrying
 from app.storage.threads import disk
 from app.storage.urls import origin, resolve_location
 
-__all__ = ["Answer", "Call", "Carrier", "FilePart", "Received", "always"]
+__all__ = ["Carrier"]
 
-CHUNK_BYTES: Final = 1024 * 1024
 MOST_REDIRECTS: Final = 10
 _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
 # A refusal of larger bodies should come before they are sent.
@@ -35,84 +33,6 @@ _ASK_FROM_BYTES: Final = 256 * 1024
 _WORTH_BYTES: Final = 1024 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _FOLLOWED: Final = {"GET": (301, 302, 303, 307, 308), "HEAD": (301, 302, 303, 307, 308), "PUT": (307, 308)}
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request as it goes out.
-
-    Attributes:
-        method: GET, HEAD, PUT, POST or DELETE.
-        url: With its signature, if it has one.
-        headers: For whoever answers.
-        secret_headers: For the first origin only.
-        follow: Which redirects are followed: none, those within the origin, all.
-        expect: Whether the server knows ``Expect: 100-continue``.
-    """
-
-    method: str
-    url: URL = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    secret_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    follow: Literal["none", "origin", "all"] = "none"
-    expect: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One whole answer to a small request; body at most 1 MiB."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
-
-
-@dataclass(frozen=True)
-class Received:
-    """What arrived: size and digest of the file, and the last answer's headers and URL."""
-
-    size_bytes: int
-    sha256: str
-    headers: Mapping[str, str]
-    url: URL
-
-
-@dataclass(frozen=True)
-class FilePart:
-    """A piece of a file on disk."""
-
-    path: Path
-    offset: int
-    length: int
-
-    def md5(self) -> str:
-        """Its MD5 as Content-MD5 has it; blocks, and is called in a thread."""
-        digest = hashlib.md5(usedforsecurity=False)
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            left = self.length
-            while left and (chunk := file.read(min(left, CHUNK_BYTES))):
-                digest.update(chunk)
-                left -= len(chunk)
-        return base64.b64encode(digest.digest()).decode()
-
-
-MakeCall = Callable[[], Awaitable[Call]]
-Explain = Callable[[Answer], Fault]
-
-
-def always(call: Call) -> MakeCall:
-    """The same call for every try, for what carries no signature of the moment."""
-
-    async def make() -> Call:
-        return call
-
-    return make
-
-
-def explain(answer: Answer) -> Fault:
-    """The fault that an answer's status stands for."""
-    return status_fault(answer.status, answer.headers)
 
 
 class Carrier:

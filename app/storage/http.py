@@ -12,7 +12,8 @@ from typing_extensions import override
 from yarl import URL
 
 from app.storage.base import ANY_AUTH, Downloaded, Progress, Storage, Uploaded
-from app.storage.carrier import Call, Carrier, FilePart, Received, always
+from app.storage.calls import Call, FilePart, Received, always
+from app.storage.carrier import Carrier
 from app.storage.config import StorageConfig
 from app.storage.credentials import http_auth
 from app.storage.faults import Fault, as_input, as_upload

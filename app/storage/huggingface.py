@@ -12,7 +12,8 @@ from typing_extensions import override
 from yarl import URL
 
 from app.storage.base import Downloaded, Progress, Storage, Uploaded
-from app.storage.carrier import Answer, Call, Carrier, always
+from app.storage.calls import Answer, Call, always
+from app.storage.carrier import Carrier
 from app.storage.config import HuggingFaceConfig, Timings
 from app.storage.faults import Fault, as_input, as_upload, status_fault
 from app.storage.hub_process import HubProcess

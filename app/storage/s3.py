@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
-from xml.sax.saxutils import escape, unescape
+from xml.sax.saxutils import escape
 
 import anyio
 import structlog
 from typing_extensions import override
-from yarl import URL
 
 from app.storage.base import Downloaded, Progress, Storage, Uploaded
-from app.storage.carrier import Answer, Call, Carrier, FilePart, MakeCall
+from app.storage.calls import FilePart
+from app.storage.carrier import Carrier
 from app.storage.config import S3Config
-from app.storage.faults import Fault, as_input, as_upload, status_fault
+from app.storage.faults import Fault, as_input, as_upload
 from app.storage.http import media_type_of
 from app.storage.media_types import safe_filename
 from app.storage.parallel import in_parallel
+from app.storage.s3_place import S3Place, s3_location, tag_text
 from app.storage.s3_signing import S3Account, S3Signer
 from app.storage.secrets import public_url
-from app.storage.threads import disk, in_thread
-from app.storage.urls import check_path, check_text, parse_http
+from app.storage.threads import disk
+from app.storage.urls import parse_http
 from schemas.credentials import Auth, S3Auth
 
 __all__ = ["PROBE", "S3Storage", "part_sizes", "s3_location"]
@@ -36,38 +36,7 @@ PART_BYTES: Final = 16 * MIB
 _MOST_PARTS: Final = 9_000
 _PARTS_AT_ONCE: Final = 4
 _ABORT_WITHIN_S: Final = 10
-_TAG: Final = re.compile(rb"<(Code|UploadId)>([^<]{1,1024})</")
-
-_CURES: Final = {
-    "NoSuchBucket": "there is no such bucket; correct its name or create it",
-    "NoSuchKey": "there is no such object; correct the key",
-    "AccessDenied": "these keys may not do that; give them the right, or other keys",
-    "InvalidAccessKeyId": "the access key is not known there; correct the keys or the endpoint",
-    "SignatureDoesNotMatch": "the secret key is wrong; correct it",
-    "ExpiredToken": "the session token has expired; get a new one",
-    "InvalidToken": "the session token is wrong; correct it",
-    "RequestTimeTooSkewed": "this machine's clock is wrong; correct it",
-    "InvalidObjectState": "the object is archived; restore it first",
-    "EntityTooLarge": "the file is too large for the store",
-}
-# Those with a 4xx status that another try may change; 5xx are by their status.
-_PASSING: Final = frozenset({"BadDigest", "OperationAborted", "RequestTimeout", "SlowDown", "Throttling"})
-
 log = structlog.get_logger("comfybus.storage")
-
-
-def s3_location(url: str) -> tuple[str, str]:
-    """Bucket and key of ``s3://bucket/key``; the key is verbatim, as the AWS tools take it, not percent-encoded.
-
-    Raises:
-        Fault: It is no such URL.
-    """
-    check_text(url)
-    bucket, _, key = url[len("s3://") :].partition("/")
-    if not bucket or not key or "@" in bucket or ":" in bucket:
-        raise Fault("it is no s3://bucket/key; correct it", passing=False)
-    check_path(key)
-    return bucket, key
 
 
 def part_sizes(size_bytes: int) -> list[tuple[int, int]]:
@@ -147,10 +116,10 @@ class S3Storage(Storage):
             await self._remove(place, "delete_object")
         return f"{self._store} takes objects"
 
-    def _place(self, url: str, auth: Auth | None) -> _Place:
+    def _place(self, url: str, auth: Auth | None) -> S3Place:
         bucket, key = s3_location(url)
         if auth is None:
-            return _Place(self._signer, S3Account(), bucket, key)
+            return S3Place(self._signer, S3Account(), bucket, key)
         if not isinstance(auth, S3Auth):
             raise TypeError(auth.type)
         if auth.endpoint is not None and parse_http(auth.endpoint).authorization is not None:
@@ -162,18 +131,18 @@ class S3Storage(Storage):
             auth.endpoint,
             auth.region,
         )
-        return _Place(self._signer, account, bucket, key)
+        return S3Place(self._signer, account, bucket, key)
 
-    async def _put(self, place: _Place, operation: str, part: FilePart, params: Mapping[str, object]) -> str:
+    async def _put(self, place: S3Place, operation: str, part: FilePart, params: Mapping[str, object]) -> str:
         """Send one body with its MD5; returns the ETag."""
         call = place.call("PUT", operation, **params, ContentMD5=await disk(part.md5))
         answer = await self._carrier.send(call, part, where=place.where, explain=place.explain)
         return answer.headers.get("ETag", "")
 
-    async def _put_in_parts(self, place: _Place, path: Path, size: int, kind: Mapping[str, object]) -> None:
+    async def _put_in_parts(self, place: S3Place, path: Path, size: int, kind: Mapping[str, object]) -> None:
         begin = place.call("POST", "create_multipart_upload", **kind)
         answer = await self._carrier.ask(begin, where=place.where, body=b"", explain=place.explain)
-        upload = _tag(answer.body, "UploadId")
+        upload = tag_text(answer.body, "UploadId")
         if not upload:
             raise Fault("the server begins no multipart upload; is it S3?", passing=False)
         try:
@@ -190,7 +159,7 @@ class S3Storage(Storage):
                 await self._remove(place, "abort_multipart_upload", UploadId=upload)
             raise
 
-    async def _complete(self, place: _Place, upload: str, etags: list[str], size: int) -> None:
+    async def _complete(self, place: S3Place, upload: str, etags: list[str], size: int) -> None:
         parts = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
             for number, etag in enumerate(etags, start=1)
@@ -204,7 +173,7 @@ class S3Storage(Storage):
                 where=place.where,
                 body=body,
                 explain=place.explain,
-                is_refusal=lambda answer: bool(_tag(answer.body, "Code")),
+                is_refusal=lambda answer: bool(tag_text(answer.body, "Code")),
             )
         except Fault as exc:
             # After an answer that was lost the upload is gone because it is complete.
@@ -213,7 +182,7 @@ class S3Storage(Storage):
             log.info("multipart upload is gone, looking for the object", where=place.where)
         await self._verify(place, size)
 
-    async def _verify(self, place: _Place, size: int) -> None:
+    async def _verify(self, place: S3Place, size: int) -> None:
         try:
             answer = await self._carrier.ask(
                 place.call("HEAD", "head_object"), where=place.where, explain=place.explain
@@ -225,55 +194,10 @@ class S3Storage(Storage):
         if answer.headers.get("Content-Length", "") != str(size):
             raise Fault("the object has another size than the file; try again later", passing=True)
 
-    async def _remove(self, place: _Place, operation: str, **params: object) -> None:
+    async def _remove(self, place: S3Place, operation: str, **params: object) -> None:
         """Take something away; keys that may only write leave it."""
         try:
             call = place.call("DELETE", operation, **params)
             await self._carrier.ask(call, where=place.where, explain=place.explain)
         except Fault as exc:
             log.warning("object not removed", where=place.where, operation=operation, reason=exc.reason)
-
-
-class _Place:
-    """One object of one account."""
-
-    def __init__(self, signer: S3Signer, account: S3Account, bucket: str, key: str) -> None:
-        self._signer = signer
-        self._account = account
-        self._bucket = bucket
-        self.key = key
-        self.where = f"s3://{bucket}/{key}"
-
-    def call(self, method: str, operation: str, **params: object) -> MakeCall:
-        """A signed call, made anew for each try."""
-        wanted = {"Bucket": self._bucket, **({"Key": self.key} if self.key else {}), **params}
-        named = {"ContentMD5": "Content-MD5", "ContentType": "Content-Type"}
-        headers = {header: str(params[name]) for name, header in named.items() if name in params}
-
-        async def make() -> Call:
-            url = await in_thread(self._signer.sign, self._account, operation, wanted)
-            return Call(method, URL(url, encoded=True), headers, expect=method == "PUT")
-
-        return make
-
-    def explain(self, answer: Answer) -> Fault:
-        """The fault behind an answer; one that names another region is worth another try."""
-        region = answer.headers.get("x-amz-bucket-region", "")
-        if region and self._signer.learn_region(self._account, self._bucket, region):
-            return Fault(f"the bucket lives in {region}; set AWS_REGION", passing=True, status=answer.status)
-        return _explain(_tag(answer.body, "Code"), answer)
-
-
-def _explain(code: str, answer: Answer) -> Fault:
-    fault = status_fault(answer.status, answer.headers)
-    if not code:
-        return fault
-    cure = _CURES.get(code, "correct the request, or look into the store's log")
-    passing = fault.passing or code in _PASSING or answer.status == 200
-    return Fault(f"S3 answers {code}: {cure}", passing=passing, retry_after_s=fault.retry_after_s, status=fault.status)
-
-
-def _tag(body: bytes, name: str) -> str:
-    """The text of the first such element, without an XML parser: the answer is a stranger's."""
-    found = next((match for match in _TAG.finditer(body) if match.group(1).decode() == name), None)
-    return unescape(found.group(2).decode(errors="replace")) if found else ""

@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
-from urllib.parse import unquote
+from typing import Self
 
 import anyio
 
@@ -18,21 +17,19 @@ from app.errors import ConfigurationError, InvalidRequest, PromptError, UploadFa
 from app.storage.backends import Backends, make_backends
 from app.storage.base import Downloaded, Progress, Storage, UploadRefused
 from app.storage.cache import Cache, Wanted
-from app.storage.cache_entries import Record, discard
-from app.storage.cache_eviction import Evicted
+from app.storage.cache_entries import discard
 from app.storage.cache_links import LinkWish, link
 from app.storage.cache_locks import Hold
+from app.storage.choice import Choice
 from app.storage.config import StorageConfig
-from app.storage.credentials import Glob, find_auth
 from app.storage.faults import Fault, as_input, as_upload
 from app.storage.media_types import media_type_for
 from app.storage.nats_object import Objects
 from app.storage.secrets import Scrubber, public_url
 from app.storage.targets import store_url, target_url
 from app.storage.threads import disk
-from app.storage.transfers import Fetched, StorageTransfer
+from app.storage.transfers import Fetched, Report, StorageTransfer
 from app.storage.turns import Turns
-from app.storage.urls import check_path, check_text
 from schemas.credentials import Auth, Credential
 from schemas.prompt import PromptOptions, PromptRequest
 
@@ -59,9 +56,9 @@ class Stores:
         on_transfer: Callable[[StorageTransfer], None] = lambda _: None,
     ) -> None:
         self._config = config
-        self._tell = on_transfer
+        self._report = Report(on_transfer)
         self._backends: Backends = make_backends(config, objects)
-        self._allowed = [Glob(pattern) for pattern in config.allowed_urls]
+        self._choice = Choice(self._backends.all, config)
         self._uploads = Turns()
         self._cache: Cache
 
@@ -74,7 +71,7 @@ class Stores:
         """
         problem: Exception | None = None
         async with self._backends.outgoing, anyio.create_task_group() as tasks:
-            self._cache = Cache(self._config.cache_dir, self._config.cache_limit_bytes, tasks, self._evicted)
+            self._cache = Cache(self._config.cache_dir, self._config.cache_limit_bytes, tasks, self._report.evicted)
             try:
                 await self._cache.open()
                 yield self
@@ -116,13 +113,13 @@ class Stores:
             InputRefused: It cannot be had at all, not by this request, or the name in the folder is another file's.
         """
         with as_input(url):
-            storage, auth = self._source(url, credentials)
+            storage, auth = self._choice.choose(url, credentials)
             wanted = Wanted(
                 url,
                 auth,
                 partial(self._download, storage, url, auth, in_use.request_id),
                 partial(storage.check_access, url, auth=auth),
-                partial(self._stored, storage.name, in_use.request_id),
+                partial(self._report.downloaded, storage.name, in_use.request_id),
             )
             key, record, hit = await self._cache.get(wanted, in_use, progress)
             path = self._cache.folder.root / record.file
@@ -130,9 +127,7 @@ class Stores:
                 wish = LinkWish(folder, filename, symlinks=self._config.symlinks, replace=overwrite)
                 path = await disk(link, self._cache.folder, key, record, wish)
         if hit:
-            self._tell(
-                StorageTransfer("hit", storage.name, record.url, in_use.request_id, str(path), record.size_bytes)
-            )
+            self._report.hit(storage.name, in_use.request_id, record, path)
         return Fetched(path, record.size_bytes, record.sha256, record.filename, record.media_type)
 
     async def read(self, url: str, credentials: Sequence[Credential] | None = None, *, limit_bytes: int) -> bytes:
@@ -143,7 +138,7 @@ class Stores:
             InputRefused: It cannot be had, or is larger than ``limit_bytes``.
         """
         with as_input(url):
-            storage, auth = self._source(url, credentials)
+            storage, auth = self._choice.choose(url, credentials)
             part = self._cache.folder.readings / uuid.uuid4().hex
             try:
                 with anyio.CancelScope() as scope:
@@ -168,7 +163,7 @@ class Stores:
             InputRefused: It cannot be had.
         """
         with as_input(url):
-            storage, auth = self._source(url, credentials)
+            storage, auth = self._choice.choose(url, credentials)
             part = path.with_name(f".{uuid.uuid4().hex}.part")
             try:
                 downloaded = await self._download(storage, url, auth, None, part)
@@ -201,32 +196,22 @@ class Stores:
             UploadRefused: It will not be taken: the request's target is wrong or forbidden.
         """
         began = time.monotonic()
-        ours = self._in_output_store(target_url)
+        ours = self._choice.in_output_store(target_url)
         backend = "unknown"
         try:
             with as_upload(target_url):
-                storage, auth = self._source(target_url, None if ours else credentials)
+                storage, auth = self._choice.choose(target_url, None if ours else credentials)
                 backend = storage.name
                 media_type = media_type or media_type_for(public_url(target_url))
                 async with self._uploads.turn(target_url):
                     uploaded = await storage.upload(path, target_url, media_type=media_type, auth=auth)
         except UploadFailed as exc:
-            self._failed("upload_failed", backend, target_url, request_id, exc, began)
+            self._report.failed("upload_failed", backend, target_url, request_id, exc, time.monotonic() - began)
             if ours and isinstance(exc, UploadRefused):
                 # The request is not at fault: an operator's correction lets another try succeed.
                 raise UploadFailed(str(exc)) from exc
             raise
-        self._tell(
-            StorageTransfer(
-                "uploaded",
-                backend,
-                uploaded.url,
-                request_id,
-                local_path=str(path),
-                size_bytes=uploaded.size_bytes,
-                duration_s=round(time.monotonic() - began, 3),
-            )
-        )
+        self._report.uploaded(backend, request_id, uploaded, path, time.monotonic() - began)
         return uploaded.url
 
     def target_url(self, options: PromptOptions, filename: str) -> str | None:
@@ -251,7 +236,7 @@ class Stores:
         if url is None:
             return
         try:
-            self._source(url, request.credentials)
+            self._choice.choose(url, request.credentials)
         except Fault as exc:
             raise InvalidRequest(f"{public_url(url)} cannot be the upload target: {exc.reason}.") from exc
 
@@ -280,38 +265,6 @@ class Stores:
 
     # --- inside
 
-    def _source(self, url: str, credentials: Sequence[Credential] | None) -> tuple[Storage, Auth | None]:
-        """The backend and the credentials for a URL.
-
-        Raises:
-            Fault: Nobody takes such URLs, the credentials do not fit them, or the operator's must not be used here.
-        """
-        check_text(url)
-        storage = next((one for one in self._backends.all if one.accepts(url)), None)
-        if storage is None:
-            schemes = "https, http, s3, hf repositories on the Hub, Azure blobs, and below OUTPUT_STORE file and nats"
-            raise Fault(f"no backend takes URLs of this kind; use one of {schemes}", passing=False)
-        auth = find_auth(credentials, url)
-        if auth is not None and auth.type not in storage.auth_types:
-            fitting = " or ".join(sorted(storage.auth_types))
-            raise Fault(f"its credentials are of type {auth.type}; such a URL takes {fitting}", passing=False)
-        if auth is None and storage.uses_operator_credentials(url) and not self._is_allowed(url):
-            raise Fault("ALLOWED_URLS does not name it; send credentials with the request", passing=False)
-        return storage, auth
-
-    def _is_allowed(self, url: str) -> bool:
-        return not self._allowed or self._in_output_store(url) or any(one.matches(url) for one in self._allowed)
-
-    def _in_output_store(self, url: str) -> bool:
-        store = self._config.output_store.rstrip("/")
-        if not store or not url.startswith(f"{store}/"):
-            return False
-        try:
-            check_path(unquote(url.partition("://")[2]))
-        except Fault:
-            return False
-        return True
-
     async def _download(
         self,
         storage: Storage,
@@ -325,32 +278,5 @@ class Stores:
         try:
             return await storage.download(url, into, auth=auth, progress=progress)
         except PromptError as exc:
-            self._failed("download_failed", storage.name, url, request_id, exc, began)
+            self._report.failed("download_failed", storage.name, url, request_id, exc, time.monotonic() - began)
             raise
-
-    def _stored(self, backend: str, request_id: str | None, record: Record, path: Path, duration_s: float) -> None:
-        self._tell(
-            StorageTransfer(
-                "downloaded", backend, record.url, request_id, str(path), record.size_bytes, round(duration_s, 3)
-            )
-        )
-
-    def _evicted(self, evicted: Evicted) -> None:
-        record = evicted.record
-        self._tell(StorageTransfer("deleted", "cache", record.url, None, str(evicted.path), record.size_bytes))
-
-    def _failed(
-        self,
-        event: Literal["download_failed", "upload_failed"],
-        backend: str,
-        url: str,
-        request_id: str | None,
-        exc: PromptError,
-        began: float,
-    ) -> None:
-        duration_s = round(time.monotonic() - began, 3)
-        self._tell(
-            StorageTransfer(
-                event, backend, public_url(url), request_id, duration_s=duration_s, error=str(exc), code=exc.code
-            )
-        )

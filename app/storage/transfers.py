@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Fetched", "StorageTransfer"]
+from app.errors import PromptError
+from app.storage.base import Uploaded
+from app.storage.cache_entries import Record
+from app.storage.cache_eviction import Evicted
+from app.storage.secrets import public_url
+
+__all__ = ["Fetched", "Report", "StorageTransfer"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +64,43 @@ class Fetched(os.PathLike[str]):
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+
+class Report:
+    """Makes word of a transfer out of what those who made it know."""
+
+    def __init__(self, tell: Callable[[StorageTransfer], None]) -> None:
+        self._tell = tell
+
+    def downloaded(self, backend: str, request_id: str | None, record: Record, path: Path, duration_s: float) -> None:
+        """A file came into the cache."""
+        size, took = record.size_bytes, round(duration_s, 3)
+        self._tell(StorageTransfer("downloaded", backend, record.url, request_id, str(path), size, took))
+
+    def hit(self, backend: str, request_id: str | None, record: Record, path: Path) -> None:
+        """A file was in the cache already."""
+        self._tell(StorageTransfer("hit", backend, record.url, request_id, str(path), record.size_bytes))
+
+    def uploaded(self, backend: str, request_id: str | None, done: Uploaded, path: Path, duration_s: float) -> None:
+        """A file was stored."""
+        size, took = done.size_bytes, round(duration_s, 3)
+        self._tell(StorageTransfer("uploaded", backend, done.url, request_id, str(path), size, took))
+
+    def evicted(self, gone: Evicted) -> None:
+        """A file was removed from the cache."""
+        self._tell(StorageTransfer("deleted", "cache", gone.record.url, None, str(gone.path), gone.record.size_bytes))
+
+    def failed(
+        self,
+        event: Literal["download_failed", "upload_failed"],
+        backend: str,
+        url: str,
+        request_id: str | None,
+        exc: PromptError,
+        duration_s: float,
+    ) -> None:
+        """A transfer did not work out."""
+        took = round(duration_s, 3)
+        self._tell(
+            StorageTransfer(event, backend, public_url(url), request_id, duration_s=took, error=str(exc), code=exc.code)
+        )

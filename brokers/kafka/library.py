@@ -9,10 +9,12 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import aiokafka.errors as kafka_errors
 import anyio
+import anyio.lowlevel
 from aiokafka import (
     AIOKafkaConsumer,
     AIOKafkaProducer,
@@ -23,7 +25,7 @@ from aiokafka import (
 )
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.client import CoordinationType
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.conn import create_conn
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import (
     StickyPartitionAssignor,
@@ -59,24 +61,60 @@ __all__ = [
     "StickyAssignor",
     "TopicPartition",
     "abandon_producer",
+    "careful",
     "check_consumer",
     "create_conn",
     "kafka_errors",
     "own_sticky_assignor",
+    "let_go",
     "partition_of",
     "set_generation",
     "stop_consumer",
 ]
 
 FAREWELL_S = 3.0
-# Closing a client may overlap with a task that is opening a connection on it: then it is closed once more.
-CLOSINGS = 2
+# A first question that was begun is waited for, when its asker is cancelled, for so long.
+BOOTSTRAP_WITHIN_S = 10.0
 
 RebalanceListener = ConsumerRebalanceListener
 StickyAssignor = type[StickyPartitionAssignor]
 
 # What matters of its troubles is told in our own words; who wants its log adds a handler.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+
+
+# --- connections
+
+
+class _CarefulClient(AIOKafkaClient):  # type: ignore[misc]
+    """A client that leaves no connection behind when it is cancelled or closed at the wrong moment."""
+
+    _is_closed = False
+
+    async def bootstrap(self) -> None:
+        """The first question is asked on a connection that only this call knows: cancelled, it would stay open."""
+        with anyio.fail_after(BOOTSTRAP_WITHIN_S, shield=True):
+            await super().bootstrap()
+        await anyio.lowlevel.checkpoint_if_cancelled()
+
+    async def close(self) -> None:
+        """Close, and open nothing for those who have not heard of it yet."""
+        self._is_closed = True
+        await super().close()
+
+    async def _get_conn(self, node_id: Any, **options: Any) -> Any:
+        connection = None if self._is_closed else await super()._get_conn(node_id, **options)
+        if connection is not None and self._is_closed:
+            connection.close()
+            return None
+        return connection
+
+
+def careful(owner: Any) -> Any:
+    """A consumer, producer or admin client of aiokafka, which makes its client itself, with a careful one."""
+    client = owner.client if isinstance(owner, AIOKafkaProducer) else owner._client  # noqa: SLF001 - no public door
+    client.__class__ = _CarefulClient
+    return owner
 
 
 # --- committed offsets, none of them pending
@@ -194,8 +232,7 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
                 await coordinator._maybe_leave_group()  # noqa: SLF001
         if fetcher is not None:
             await fetcher.close()
-        for _ in range(CLOSINGS):
-            await consumer._client.close()  # noqa: SLF001
+        await consumer._client.close()  # noqa: SLF001
 
 
 # --- producers
@@ -212,17 +249,27 @@ async def abandon_producer(producer: AIOKafkaProducer) -> None:
     ``stop`` waits until all is confirmed, which is never for a fenced or bricked producer or a broker that is gone.
     """
     producer._closed = True  # noqa: SLF001 - no door of its own
-    sender, transactions = producer._sender, producer._txn_manager  # noqa: SLF001
+    sender, transactions, queue = producer._sender, producer._txn_manager, producer._message_accumulator  # noqa: SLF001
     with anyio.move_on_after(FAREWELL_S, shield=True):
         await producer.client.close()
         await _end_tasks([sender.sender_task])
-        for _ in range(CLOSINGS):
-            await producer.client.close()
-    producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())  # noqa: SLF001
+        await producer.client.close()
+    queue.fail_all(kafka_errors.ProducerClosed())
     futures = [transactions._transaction_waiter, transactions._pid_waiter] if transactions is not None else []  # noqa: SLF001
+    for batch in (*chain.from_iterable(queue._batches.values()), *queue._pending_batches):  # noqa: SLF001
+        futures += [batch.future, batch._drain_waiter, *(future for future, _ in batch._msg_futures)]  # noqa: SLF001
+    let_go(futures)
+
+
+def let_go(futures: Iterable[asyncio.Future[Any] | None]) -> None:
+    """Nobody waits for these any more; asyncio shall not report their failures as overlooked."""
     for future in futures:
-        if future is not None and future.done() and not future.cancelled():
-            future.exception()  # nobody waits for it any more, and that is no news
+        if future is None or future.cancelled():
+            continue
+        if future.done():
+            future.exception()
+        else:
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 async def _end_tasks(tasks: Sequence[asyncio.Task[Any] | None]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from brokers.base import Tries
 from brokers.channels import Names
@@ -21,6 +25,33 @@ from tests.support.processes import Process, launch
 from tests.support.tcp_proxy import TcpProxy
 
 HOLDER = Path(__file__).with_name("kafka_holder.py")
+JUGGLER = Path(__file__).with_name("kafka_juggler.py")
+ROOT = Path(__file__).parents[2]
+
+
+class _DeleteGroupsResponse(Response):
+    API_KEY = 42
+    API_VERSION = 1
+    SCHEMA = Schema(("throttle_ms", Int32), ("results", Array(("group", String("utf-8")), ("error_code", Int16))))
+
+
+class _DeleteGroupsStruct(RequestStruct):
+    API_KEY = 42
+    API_VERSION = 1
+    RESPONSE_TYPE = _DeleteGroupsResponse
+    SCHEMA = Schema(("groups", Array(String("utf-8"))))
+
+
+class DeleteGroups(Request[_DeleteGroupsStruct]):
+    """aiokafka has no such request."""
+
+    API_KEY = 42
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def build(self, request_struct_class: Any) -> Any:
+        return request_struct_class([self._group])
 
 
 class Wire(TcpProxy):
@@ -105,16 +136,34 @@ class KafkaHarness:
             yield bus, wire
 
     async def holder(self, request_id: str, tries: Tries) -> Process:
+        return await self._hold(HOLDER, request_id, tries.model_dump_json())
+
+    async def juggler(self, count: int, *, settled: list[str], noted: list[str]) -> Process:
+        """Another process that has taken so many requests, settled some and stored a record for some."""
+        return await self._hold(JUGGLER, str(count), json.dumps(settled), json.dumps(noted))
+
+    async def _hold(self, program: Path, *args: str) -> Process:
         said = self.folder / f"holder-{len(self._holders)}.log"
-        session_ms = str(int(self.lease_s * 1000))
-        args = [self.kafka.bootstrap, self.names.prefix, session_ms, request_id, tries.model_dump_json()]
-        process = launch([sys.executable, str(HOLDER), *args], said)
+        common = [self.kafka.bootstrap, self.names.prefix, str(int(self.lease_s * 1000))]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = launch([sys.executable, str(program), *common, *args], said, environment)
         self._holders.append(process)
         with anyio.fail_after(30):
             while "holding" not in said.read_text():
                 assert process.running, process.tail()
                 await anyio.sleep(0.02)
         return process
+
+    def topic(self, channel: str) -> str:
+        return f"{self.names.prefix}.{channel}"
+
+    async def forget_group(self) -> None:
+        """Delete the group and its offsets, as Kafka itself does when nobody was in it for a week."""
+        admin = self.outside.admin
+        node = await admin.find_coordinator(self.names.worker_group)
+        with anyio.fail_after(20):
+            while (await admin._client.send(node, DeleteGroups(self.names.worker_group))).results[0][1]:
+                await anyio.sleep(0.1)
 
     async def end(self) -> None:
         for process in self._holders:

@@ -29,7 +29,8 @@ VERSION = os.environ.get("KAFKA_VERSION", "4.1.1")
 SERVICES = Path(__file__).parents[2] / ".services"
 EXISTING = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
 READY_WITHIN_S = 60.0
-USER, PASSWORD = "worker", "pass-wörd"
+# The stranger is let in and allowed nothing.
+USER, STRANGER, PASSWORD = "worker", "stranger", "pass-wörd"
 
 # 3.x logs through slf4j and Log4j 1's successor, 4.x through Log4j 2; neither brings a back-end.
 LOGGING = {
@@ -138,7 +139,8 @@ class KafkaServer:
             "CONTROLLER": self.controller_port,
         }
         seen = ports | {"WIRE": self.proxy_port}
-        jaas = f'username="{USER}" password="{PASSWORD}" user_{USER}="{PASSWORD}";'
+        users = " ".join(f'user_{name}="{PASSWORD}"' for name in (USER, STRANGER))
+        jaas = f'username="{USER}" password="{PASSWORD}" {users};'
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
@@ -160,6 +162,8 @@ class KafkaServer:
             "ScramLoginModule required;",
             "listener.name.sasl.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram."
             "ScramLoginModule required;",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": f"User:ANONYMOUS;User:{USER};User:CN=127.0.0.1",
             "log.dirs": str(self.folder / "logs"),
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": "1",

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import anyio.to_thread
 import pytest
 
 from app.errors import InputRefused, InputUnavailable, PromptError
-from app.storage.cache_entries import cache_key
+from app.storage.cache_entries import CacheFolder, cache_key
 from app.storage.cache_locks import Hold
 from app.storage.transfers import Fetched
 from schemas.credentials import BearerAuth, Credential, HeaderAuth
@@ -246,16 +247,40 @@ async def test_a_hit_lists_no_folder(web: WebFiles, opened: Open, monkeypatch: p
         with Hold() as hold:
             await stores.fetch(url, in_use=hold)
 
-        def forbidden(*_: object) -> None:
-            raise AssertionError("a folder was listed")
+    def forbidden(*_: object) -> None:
+        raise AssertionError("a folder was listed")
 
+    async with opened(LOOPBACK) as restarted:
         for name in ("scandir", "listdir"):
             monkeypatch.setattr(os, name, forbidden)
         with Hold() as hold:
-            await stores.fetch(url, in_use=hold)
+            await restarted.fetch(url, in_use=hold)
         monkeypatch.undo()
     assert web.gets("model.bin") == 1
-    assert [one.event for one in stores.told] == ["downloaded", "hit"]
+    assert [one.event for one in (*stores.told, *restarted.told)] == ["downloaded", "hit"]
+
+
+async def test_strange_things_in_the_cache(
+    web: WebFiles, opened: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files and folders that somebody else put into CACHE_DIR, whatever they are, stop nothing."""
+    put(web, "model.bin", 100)
+    folder = CacheFolder(tmp_path / "cache")
+    folder.create()
+    for place in (folder.root, folder.records, folder.links, folder.partials, folder.locks, folder.readings):
+        (place / ("x" * 32)).mkdir()
+        (place / os.fsdecode(b"\xff\xfe" * 16)).write_bytes(b"\xff")
+        (place / "dangling").symlink_to(tmp_path / "nowhere")
+        (place / ".hidden").write_bytes(b"[]")
+    key = cache_key(f"{web.url}/open/model.bin")
+    (folder.records / key).write_bytes(b'{"file": 7}')
+    (folder.partial(key)).mkdir()
+    (folder.partial(f"{key}.state")).mkdir()
+    async with opened(LOOPBACK, cache_limit_bytes=1) as stores:
+        for name in ("model.bin", "model.bin?again"):
+            with Hold() as hold, suppress(InputUnavailable):
+                await stores.fetch(f"{web.url}/open/{name}", in_use=hold)
+        assert [one.event for one in stores.told if one.event != "deleted"][-1] == "downloaded"
 
 
 async def test_endings(web: WebFiles, opened: Open) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from app.storage.config import StorageConfig
-from tests.contract.storage.conftest import PLACES
 from tests.support.services.places import Place
 from tests.support.services.process import need
 
 MIB = 1024 * 1024
 MOST_BYTES = 64 * MIB
 # NATS has its own test with the broker's: its objects belong to a connection that cannot move to a process.
-MEASURED = tuple(name for name in PLACES if name != "nats")
+QUICK = ("http", "s3", "hf-xet")
+OTHERS = [pytest.param(name, marks=pytest.mark.full) for name in ("azure", "hf-lfs", "file")]
 
 
 def random_file(path: Path, size: int) -> Path:
@@ -50,7 +50,9 @@ def check(place: Place, tmp_path: Path, size: int) -> None:
     assert grown["in"] < MOST_BYTES, grown
 
 
-@pytest.mark.parametrize("place", MEASURED, indirect=True)
+@pytest.mark.parametrize(
+    "place", [*QUICK, *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)], indirect=True
+)
 def test_256_mib(place: Place, tmp_path: Path) -> None:
     """256 MiB out and in again let the process grow by less than 64 MiB."""
     check(place, tmp_path, 256 * MIB)

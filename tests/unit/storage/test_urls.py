@@ -14,7 +14,8 @@ from app.storage.faults import Fault
 from app.storage.file import file_path, file_url
 from app.storage.huggingface import HubFile, hub_file
 from app.storage.nats_object import object_key, object_url
-from app.storage.s3 import part_sizes, s3_location
+from app.storage.s3 import part_sizes
+from app.storage.s3_place import s3_location
 from app.storage.targets import store_url, target_url
 from app.storage.urls import origin, parse_http, resolve_location
 from schemas.prompt import AzureBlobUpload, HttpUpload, HuggingFaceUpload, PromptOptions, S3Upload
