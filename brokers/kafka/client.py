@@ -15,7 +15,7 @@ from brokers.kafka.config import KafkaConfig
 from brokers.kafka.declare import topic_limits
 from brokers.kafka.errors import doing
 from brokers.kafka.layout import DEFAULT_LIMIT_BYTES
-from brokers.kafka.library import AIOKafkaProducer, abandon_producer
+from brokers.kafka.library import abandon_producer, make_producer
 from brokers.kafka.link import Link
 from brokers.kafka.reading import bounds, read_between, reader
 from brokers.kafka.writer import REQUEST_ROOM_BYTES
@@ -73,7 +73,7 @@ class KafkaClient:
         limit = (await topic_limits(self.link, [topic])).get(topic, DEFAULT_LIMIT_BYTES)
         if (size := headers.record_size(key or "", body, own)) > limit:
             raise MessageTooLarge(size, limit)
-        producer = AIOKafkaProducer(
+        producer = make_producer(
             **self.link.options, acks="all", enable_idempotence=True, max_request_size=limit + REQUEST_ROOM_BYTES
         )
         try:

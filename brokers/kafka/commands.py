@@ -12,7 +12,14 @@ from brokers.base import BrokerError, CommandMessage
 from brokers.channels import Channel
 from brokers.kafka.delivery import published_at
 from brokers.kafka.errors import doing
-from brokers.kafka.library import AIOKafkaConsumer, KafkaError, TopicPartition, check_consumer, stop_consumer
+from brokers.kafka.library import (
+    AIOKafkaConsumer,
+    KafkaError,
+    TopicPartition,
+    check_consumer,
+    make_consumer,
+    stop_consumer,
+)
 from brokers.kafka.link import Link
 from brokers.kafka.trouble import Troubles
 
@@ -40,7 +47,7 @@ class Commands:
     async def follow(self) -> AsyncIterator[CommandMessage]:
         """Yield every command; never ends and never raises on trouble with the broker."""
         while True:
-            consumer = AIOKafkaConsumer(
+            consumer = make_consumer(
                 **self._link.options,
                 group_id=None,
                 isolation_level="read_committed",

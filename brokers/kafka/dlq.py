@@ -14,7 +14,7 @@ from brokers.kafka.errors import doing
 from brokers.kafka.headers import Headers, decode, record_size
 from brokers.kafka.layout import DEFAULT_LIMIT_BYTES
 from brokers.kafka.letters import BODY_BYTES, DATAREF, ORIGINAL
-from brokers.kafka.library import AIOKafkaProducer, ConsumerRecord, TopicPartition, abandon_producer
+from brokers.kafka.library import ConsumerRecord, TopicPartition, abandon_producer, make_producer
 from brokers.kafka.link import Link
 from brokers.kafka.reading import bounds, read_between, reader
 from brokers.kafka.writer import REQUEST_ROOM_BYTES
@@ -78,7 +78,7 @@ async def replay(link: Link, letter: DeadLetter) -> int:
     names = link.names
     request_topic = names.topic(Channel.REQUEST)
     limit = (await topic_limits(link, [request_topic])).get(request_topic, DEFAULT_LIMIT_BYTES)
-    producer = AIOKafkaProducer(
+    producer = make_producer(
         **link.options,
         acks="all",
         transactional_id=f"{names.worker_group}-replay",

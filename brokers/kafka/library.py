@@ -61,12 +61,14 @@ __all__ = [
     "StickyAssignor",
     "TopicPartition",
     "abandon_producer",
-    "careful",
     "check_consumer",
     "create_conn",
     "kafka_errors",
-    "own_sticky_assignor",
     "let_go",
+    "make_admin",
+    "make_consumer",
+    "make_producer",
+    "own_sticky_assignor",
     "partition_of",
     "set_generation",
     "stop_consumer",
@@ -110,11 +112,25 @@ class _CarefulClient(AIOKafkaClient):  # type: ignore[misc]
         return connection
 
 
-def careful(owner: Any) -> Any:
-    """A consumer, producer or admin client of aiokafka, which makes its client itself, with a careful one."""
-    client = owner.client if isinstance(owner, AIOKafkaProducer) else owner._client  # noqa: SLF001 - no public door
-    client.__class__ = _CarefulClient
-    return owner
+def make_admin(**options: Any) -> AIOKafkaAdminClient:
+    """An admin client with a careful connection."""
+    made = AIOKafkaAdminClient(**options)
+    made._client.__class__ = _CarefulClient  # noqa: SLF001 - it makes its client itself
+    return made
+
+
+def make_consumer(**options: Any) -> AIOKafkaConsumer:
+    """A consumer with a careful connection."""
+    made = AIOKafkaConsumer(**options)
+    made._client.__class__ = _CarefulClient  # noqa: SLF001 - it makes its client itself
+    return made
+
+
+def make_producer(**options: Any) -> AIOKafkaProducer:
+    """A producer with a careful connection."""
+    made = AIOKafkaProducer(**options)
+    made.client.__class__ = _CarefulClient
+    return made
 
 
 # --- committed offsets, none of them pending

@@ -20,6 +20,7 @@ from brokers.kafka.library import (
     TopicPartition,
     create_conn,
     kafka_errors,
+    make_admin,
 )
 from brokers.tracker import Mark
 
@@ -80,7 +81,7 @@ class Link:
         last: BrokerError = BrokerUnavailable("")
         with anyio.move_on_after(self.config.first_connection_s):
             while True:
-                client = AIOKafkaAdminClient(**self.options)
+                client = make_admin(**self.options)
                 try:
                     await client.start()
                 except FOREIGN as exc:

@@ -24,6 +24,7 @@ from brokers.kafka.library import (
     StickyAssignor,
     TopicPartition,
     check_consumer,
+    make_consumer,
     own_sticky_assignor,
     set_generation,
     stop_consumer,
@@ -141,7 +142,7 @@ class Membership:
 
     def _make_consumer(self, assignor: StickyAssignor) -> AIOKafkaConsumer:
         config = self._link.config
-        return AIOKafkaConsumer(
+        return make_consumer(
             **{
                 **self._link.options,
                 # A member that joins waits for the others: the request may take as long as a rebalance.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from brokers.kafka.errors import doing
-from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition, stop_consumer
+from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition, make_consumer, stop_consumer
 from brokers.kafka.link import Link
 
 __all__ = ["Bounds", "backwards", "bounds", "read_between", "reader"]
@@ -31,7 +31,7 @@ async def reader(link: Link, what: str) -> AsyncIterator[AIOKafkaConsumer]:
         link: How to connect.
         what: What it is for, as an infinitive, for messages.
     """
-    consumer = AIOKafkaConsumer(
+    consumer = make_consumer(
         **link.options,
         group_id=None,
         isolation_level="read_committed",

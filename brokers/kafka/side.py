@@ -14,7 +14,7 @@ from brokers.base import Message
 from brokers.channels import Channel
 from brokers.kafka import headers
 from brokers.kafka.errors import FOREIGN
-from brokers.kafka.library import AIOKafkaProducer, KafkaError, abandon_producer, kafka_errors
+from brokers.kafka.library import AIOKafkaProducer, KafkaError, abandon_producer, kafka_errors, make_producer
 from brokers.kafka.link import Link
 from brokers.kafka.writer import REQUEST_ROOM_BYTES
 
@@ -63,7 +63,7 @@ class SideChannels:
     async def run(self) -> None:
         """Publish until cancelled; then what still waits gets a moment, such as the word that the worker ends."""
         while True:
-            producer = AIOKafkaProducer(
+            producer = make_producer(
                 **self._link.options,
                 acks="all",
                 enable_idempotence=True,

@@ -10,7 +10,13 @@ import anyio
 
 from brokers.kafka.errors import FOREIGN, doing
 from brokers.kafka.headers import Headers
-from brokers.kafka.library import AIOKafkaProducer, OffsetAndMetadata, TopicPartition, abandon_producer, kafka_errors
+from brokers.kafka.library import (
+    OffsetAndMetadata,
+    TopicPartition,
+    abandon_producer,
+    kafka_errors,
+    make_producer,
+)
 from brokers.tracker import Mark
 
 __all__ = ["Fenced", "Outgoing", "Writer", "WriterBroken"]
@@ -70,7 +76,7 @@ class Writer:
         """
         self._group = group
         self._source = source
-        self._producer = AIOKafkaProducer(
+        self._producer = make_producer(
             **{**options, "retry_backoff_ms": RETRY_PAUSE_MS},
             acks="all",
             transactional_id=f"{group}-{source.topic}-{source.partition}",
