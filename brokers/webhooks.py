@@ -7,7 +7,7 @@ lies in the broker: every delivery with its record (where to, how often tried, w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -94,7 +94,7 @@ class Share(Protocol):
     def is_ours(self) -> bool:
         """False when our hold could not be renewed for so long that somebody else may have it: begin nothing."""
 
-    def read(self) -> AsyncIterator[Waiting | None]:
+    def read(self) -> AsyncGenerator[Waiting | None, None]:
         """Everything that waits, then everything that is stored or changed, our own changes too, for ever.
 
         In the order of its tokens; None says that all that lay there at the beginning has been handed out.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import anyio
 import structlog
@@ -103,8 +103,7 @@ class Dispatcher:
     # --- reading
 
     async def _read(self, loaded: anyio.Event) -> None:
-        records = cast("AsyncGenerator[Waiting | None, None]", self._share.read())
-        async with aclosing(records):
+        async with aclosing(self._share.read()) as records:
             async for waiting in records:
                 if waiting is None:
                     loaded.set()

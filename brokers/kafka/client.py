@@ -11,11 +11,11 @@ import anyio
 from brokers.base import BrokerRefused, Check, DeadLetter, EventMessage, MessageTooLarge
 from brokers.channels import Channel
 from brokers.kafka import checks, dlq, follow, headers
+from brokers.kafka.clients import abandon_producer, make_producer
 from brokers.kafka.config import KafkaConfig
 from brokers.kafka.declare import topic_limits
 from brokers.kafka.errors import doing
 from brokers.kafka.layout import DEFAULT_LIMIT_BYTES
-from brokers.kafka.library import abandon_producer, make_producer
 from brokers.kafka.link import Link
 from brokers.kafka.reading import bounds, read_between, reader
 from brokers.kafka.writer import REQUEST_ROOM_BYTES

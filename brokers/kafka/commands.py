@@ -10,16 +10,10 @@ import anyio
 
 from brokers.base import BrokerError, CommandMessage
 from brokers.channels import Channel
+from brokers.kafka.clients import check_consumer, make_consumer, stop_consumer
 from brokers.kafka.delivery import published_at
 from brokers.kafka.errors import doing
-from brokers.kafka.library import (
-    AIOKafkaConsumer,
-    KafkaError,
-    TopicPartition,
-    check_consumer,
-    make_consumer,
-    stop_consumer,
-)
+from brokers.kafka.library import AIOKafkaConsumer, KafkaError, TopicPartition
 from brokers.kafka.link import Link
 from brokers.kafka.trouble import Troubles
 

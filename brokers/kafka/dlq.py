@@ -9,12 +9,13 @@ import anyio
 from brokers.base import BrokerRefused, DeadLetter
 from brokers.channels import Channel
 from brokers.kafka import follow
+from brokers.kafka.clients import abandon_producer, make_producer
 from brokers.kafka.declare import topic_limits
 from brokers.kafka.errors import doing
 from brokers.kafka.headers import Headers, decode, record_size
 from brokers.kafka.layout import DEFAULT_LIMIT_BYTES
 from brokers.kafka.letters import BODY_BYTES, DATAREF, ORIGINAL
-from brokers.kafka.library import ConsumerRecord, TopicPartition, abandon_producer, make_producer
+from brokers.kafka.library import ConsumerRecord, TopicPartition
 from brokers.kafka.link import Link
 from brokers.kafka.reading import bounds, read_between, reader
 from brokers.kafka.writer import REQUEST_ROOM_BYTES

@@ -8,9 +8,10 @@ from contextlib import aclosing, asynccontextmanager
 from brokers.base import BrokerUnavailable, EventMessage
 from brokers.channels import Channel
 from brokers.kafka.answered import replay_number
+from brokers.kafka.clients import check_consumer
 from brokers.kafka.errors import doing
 from brokers.kafka.headers import decode
-from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition, check_consumer, partition_of
+from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition, partition_of
 from brokers.kafka.link import Link
 from brokers.kafka.reading import Bounds, backwards, bounds, reader
 from schemas.envelope import attributes

@@ -10,18 +10,18 @@ import anyio
 import structlog
 
 from brokers.base import BrokerError, BrokerRefused, BrokerUnavailable
+from brokers.kafka.clients import make_admin
 from brokers.kafka.config import KafkaConfig
 from brokers.kafka.errors import FOREIGN, doing, translated
 from brokers.kafka.library import (
     AIOKafkaAdminClient,
     CoordinationType,
     KafkaError,
-    StableOffsetsRequest,
     TopicPartition,
     create_conn,
     kafka_errors,
-    make_admin,
 )
+from brokers.kafka.offsets import StableOffsetsRequest
 from brokers.tracker import Mark
 
 __all__ = ["Link", "TopicFacts"]

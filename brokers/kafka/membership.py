@@ -16,19 +16,11 @@ import structlog
 
 from brokers.base import BrokerError, Health
 from brokers.channels import Channel
+from brokers.kafka.assignor import StickyAssignor, own_sticky_assignor, set_generation
+from brokers.kafka.clients import check_consumer, make_consumer, stop_consumer
 from brokers.kafka.errors import doing
 from brokers.kafka.holdings import Holdings
-from brokers.kafka.library import (
-    AIOKafkaConsumer,
-    RebalanceListener,
-    StickyAssignor,
-    TopicPartition,
-    check_consumer,
-    make_consumer,
-    own_sticky_assignor,
-    set_generation,
-    stop_consumer,
-)
+from brokers.kafka.library import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from brokers.kafka.link import Link
 from brokers.kafka.trouble import Troubles
 from brokers.kafka.unreadable import UNREADABLE, find_unreadable
@@ -226,7 +218,7 @@ class Membership:
         return self._is_member and not self._holdings.partitions
 
 
-class _Listener(RebalanceListener):  # type: ignore[misc]
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     """aiokafka calls it in its own task; heartbeats go on while partitions are given up, and stop while taken."""
 
     def __init__(self, membership: Membership, consumer: AIOKafkaConsumer, assignor: StickyAssignor) -> None:

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from brokers.kafka.clients import make_consumer, stop_consumer
 from brokers.kafka.errors import doing
-from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition, make_consumer, stop_consumer
+from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from brokers.kafka.link import Link
 
 __all__ = ["Bounds", "backwards", "bounds", "read_between", "reader"]

@@ -50,6 +50,7 @@ class Session:
     troubles: Troubles
     on_open: Callable[[Partition], None]
     on_broken: Callable[[], None]
+    writer: Writer | None = None
     _scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     _ended: anyio.Event = field(default_factory=anyio.Event)
     _stop: bool = False
@@ -57,16 +58,15 @@ class Session:
 
     async def run(self) -> None:
         """Take over, then commit until ``end`` or until the writer is broken."""
-        writer: Writer | None = None
         try:
             with self._scope:
-                writer = await self._take_over()
-                await self._commit_all(writer)
+                self.writer = await self._take_over()
+                await self._commit_all(self.writer)
         finally:
             self.partition.is_open = False
-            if writer is not None:
+            if self.writer is not None:
                 with anyio.CancelScope(shield=True):
-                    await writer.close()
+                    await self.writer.close()
             self._ended.set()
 
     async def end(self) -> None:

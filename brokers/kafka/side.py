@@ -13,8 +13,9 @@ import structlog
 from brokers.base import Message
 from brokers.channels import Channel
 from brokers.kafka import headers
+from brokers.kafka.clients import abandon_producer, make_producer
 from brokers.kafka.errors import FOREIGN
-from brokers.kafka.library import AIOKafkaProducer, KafkaError, abandon_producer, kafka_errors, make_producer
+from brokers.kafka.library import AIOKafkaProducer, KafkaError, kafka_errors
 from brokers.kafka.link import Link
 from brokers.kafka.writer import REQUEST_ROOM_BYTES
 
@@ -23,6 +24,7 @@ __all__ = ["SideChannels"]
 # What may wait for a slow broker; beyond that the oldest go. Older than this nobody wants them any more.
 LONGEST = 10_000
 OLDEST_S = 15.0
+START_WITHIN_S = 3.0
 SEND_WITHIN_S = 5.0
 LAST_WORDS_S = 2.0
 PAUSE_S = 1.0
@@ -45,6 +47,7 @@ class SideChannels:
         self._queue: deque[tuple[float, Message]] = deque()
         self._wake = anyio.Event()
         self._failure: BaseException | None = None
+        self._producer: AIOKafkaProducer | None = None
         self.dropped_messages = 0
 
     def offer(self, message: Message) -> None:
@@ -63,7 +66,7 @@ class SideChannels:
     async def run(self) -> None:
         """Publish until cancelled; then what still waits gets a moment, such as the word that the worker ends."""
         while True:
-            producer = make_producer(
+            producer = self._producer = make_producer(
                 **self._link.options,
                 acks="all",
                 enable_idempotence=True,
@@ -72,7 +75,9 @@ class SideChannels:
             )
             self._failure = None
             try:
-                await producer.start()
+                # Shielded: what was offered before the end gets its moment, whenever the end comes.
+                with anyio.fail_after(START_WITHIN_S, shield=True):
+                    await producer.start()
                 await self._publish_with(producer)
             except FOREIGN as exc:
                 log.info("producer of side messages replaced", reason=f"{type(exc).__name__}: {exc}")
@@ -97,8 +102,9 @@ class SideChannels:
 
     async def _publish_all(self, producer: AIOKafkaProducer) -> None:
         while self._queue:
-            since, message = self._queue.popleft()
+            since, message = self._queue[0]
             if anyio.current_time() - since > OLDEST_S:
+                self._queue.popleft()
                 self.dropped_messages += 1
                 continue
             with anyio.move_on_after(SEND_WITHIN_S) as patience:
@@ -109,6 +115,8 @@ class SideChannels:
                     headers=headers.encode(headers.for_message(message)),
                 )
                 sent.add_done_callback(self._on_sent)
+            # Only now: who is cancelled while he waits for room leaves the message to his last words.
+            self._queue.popleft()
             if patience.cancelled_caught:
                 self.dropped_messages += 1
 

@@ -8,15 +8,10 @@ from typing import Any
 
 import anyio
 
+from brokers.kafka.clients import abandon_producer, make_producer
 from brokers.kafka.errors import FOREIGN, doing
 from brokers.kafka.headers import Headers
-from brokers.kafka.library import (
-    OffsetAndMetadata,
-    TopicPartition,
-    abandon_producer,
-    kafka_errors,
-    make_producer,
-)
+from brokers.kafka.library import OffsetAndMetadata, TopicPartition, kafka_errors
 from brokers.tracker import Mark
 
 __all__ = ["Fenced", "Outgoing", "Writer", "WriterBroken"]

@@ -25,7 +25,7 @@ from brokers.nats.webhooks.feed import FeedReader, NatsFedEvent
 from brokers.nats.webhooks.layout import WebhookNames, share_of
 from brokers.nats.webhooks.leases import Changes, Leases
 from brokers.nats.webhooks.patience import Patience
-from brokers.nats.webhooks.share import EXPECTED, NatsShare
+from brokers.nats.webhooks.share import BRIDGE, EXPECTED, NatsShare
 from brokers.webhooks import Feed, NewDelivery, Share
 
 __all__ = ["NatsWebhookBus"]
@@ -126,21 +126,21 @@ class NatsWebhookBus:
             await self.link.store(STORING, self._own.subject("body", new.id), new.body, headers)
 
         async def store_record() -> None:
-            headers = {MESSAGE_ID: new.id, EXPECTED: "0"}
+            headers = {MESSAGE_ID: new.id, EXPECTED: "0", BRIDGE: self.bridge}
             # A conflict means that it waits already.
             with suppress(Conflict):
                 await self.link.store(STORING, self._own.due(new.lane, new.id), new.record, headers)
 
         await self._patience.insist(STORING, store_body)
         await self._patience.insist(STORING, store_record)
-        self._wake(share_of(new.lane))
+        if share := self._shares.get(share_of(new.lane)):
+            share.wake()
 
     async def _heard(self, message: Msg) -> None:
-        self._wake(self._own.parse_due(message.subject)[0])
-
-    def _wake(self, number: int) -> None:
-        if share := self._shares.get(number):
-            share.wake()
+        """Somebody stored or changed a record."""
+        by = (message.headers or {}).get(BRIDGE)
+        if by != self.bridge and (share := self._shares.get(self._own.parse_due(message.subject)[0])):
+            share.wake(heard=True)
 
     # --- shares
 
@@ -189,7 +189,7 @@ class NatsWebhookBus:
         while former := self._shares.get(number):
             # It was lost and won again: the work that was cancelled has to end first.
             await former.ended.wait()
-        share = NatsShare(self.link, self._own, self._troubles, number, self._leases.is_safe)
+        share = NatsShare(self.link, self._own, self._troubles, number, self.bridge, self._leases.is_safe)
         if stop.is_set():
             share.leave.set()
         self._shares[number] = share

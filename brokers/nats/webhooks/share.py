@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
 
 import anyio
 
-from brokers.base import BrokerError
 from brokers.nats.link import Conflict, Link
 from brokers.nats.stored import StoredMessage
-from brokers.nats.tail import Tail
 from brokers.nats.trouble import Troubles
 from brokers.nats.webhooks.layout import WebhookNames
 from brokers.nats.webhooks.patience import Patience, delete
 from brokers.webhooks import Waiting
 
-__all__ = ["EXPECTED", "NatsShare"]
+__all__ = ["BRIDGE", "EXPECTED", "NatsShare"]
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+# Who wrote a record: of what it wrote itself a bridge need not hear.
+BRIDGE = "comfybus-bridge"
 READING = "read webhook deliveries"
 CHANGING = "change a webhook delivery"
-# A record may be heard a moment before the stream has it.
-LOOKS_AFTER_A_WAKE_S = (0.05, 0.25, 1.0)
+LOOKS_AFTER_HEARING_S = (0.05, 0.25, 1.0)
 IDLE_LOOK_S = 5.0
 
 
@@ -30,14 +28,31 @@ class NatsShare:
     """See ``brokers.webhooks.Share``."""
 
     def __init__(
-        self, link: Link, own: WebhookNames, troubles: Troubles, number: int, is_safe: Callable[[int], bool]
+        self,
+        link: Link,
+        own: WebhookNames,
+        troubles: Troubles,
+        number: int,
+        bridge: str,
+        is_safe: Callable[[int], bool],
     ) -> None:
+        """Prepare.
+
+        Args:
+            link: The open connection.
+            own: Names.
+            troubles: What is wrong with the broker.
+            number: Of the share.
+            bridge: Whose it is.
+            is_safe: Whether nobody else can have the share by now.
+        """
         self._link = link
         self._own = own
-        self._troubles = troubles
         self._patience = Patience(link, troubles)
         self._is_safe = is_safe
         self._woken = anyio.Event()
+        self._looks_s = list[float]()
+        self._bridge = bridge
         self.number = number
         self.leave = anyio.Event()
         self.ended = anyio.Event()
@@ -48,33 +63,37 @@ class NatsShare:
         """Whether the lease is young enough; see the protocol."""
         return self._is_safe(self.number)
 
-    def wake(self) -> None:
-        """There is a new or changed record."""
+    def wake(self, *, heard: bool = False) -> None:
+        """There is a new or changed record.
+
+        Args:
+            heard: It was heard, not confirmed: it may reach the stream a moment later.
+        """
+        if heard:
+            self._looks_s = list(LOOKS_AFTER_HEARING_S)
         self._woken.set()
 
     # --- reading
 
     async def read(self) -> AsyncGenerator[Waiting | None, None]:
-        """Every record, then every change; see the protocol."""
-        tail = Tail(self._link, self._own.stream, self._own.due_of_share(self.number))
-        loaded = False
-        waits_s = list[float]()
+        """Every record, then every change; see the protocol.
+
+        A stream that is deleted and made anew counts from one again; the lease lies in it too, so that this share is
+        lost with it.
+        """
+        subject, position, loaded = self._own.due_of_share(self.number), 0, False
         while True:
-            try:
-                async with aclosing(tail.new()) as messages:
-                    async for message in messages:
-                        yield self._waiting(message)
-            except BrokerError as exc:
-                self._troubles.report(READING, exc)
-            else:
-                self._troubles.over(READING)
-                if not loaded:
-                    loaded = True
-                    yield None
-            with anyio.move_on_after(waits_s.pop(0) if waits_s else IDLE_LOOK_S):
+            message = await self._read(seq=position + 1, next_by_subj=subject)
+            if message is not None:
+                position = message.sequence
+                yield self._waiting(message)
+                continue
+            if not loaded:
+                loaded = True
+                yield None
+            with anyio.move_on_after(self._looks_s.pop(0) if self._looks_s else IDLE_LOOK_S):
                 await self._woken.wait()
-                self._woken = anyio.Event()
-                waits_s = list(LOOKS_AFTER_A_WAKE_S)
+            self._woken = anyio.Event()
 
     async def read_lane(self, lane: str, after: int) -> AsyncIterator[Waiting]:
         """The records of one lane; see the protocol."""
@@ -115,7 +134,8 @@ class NatsShare:
         subject = self._own.due(waiting.lane, waiting.id)
 
         async def write() -> int:
-            return await self._link.store(CHANGING, subject, record, {EXPECTED: str(waiting.token)})
+            headers = {EXPECTED: str(waiting.token), BRIDGE: self._bridge}
+            return await self._link.store(CHANGING, subject, record, headers)
 
         try:
             token = await self._patience.insist(CHANGING, write)

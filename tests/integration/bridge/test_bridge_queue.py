@@ -103,7 +103,7 @@ async def test_reading_begins_with_all_that_waits(tmp_path: Path) -> None:
         assert again is not None
         assert (again.id, again.record) == ("d", b"changed")
         assert [one.id async for one in share.read_lane(LANE, four.token - 1)] == ["d"]
-        await records.aclose()  # type: ignore[attr-defined]
+        await records.aclose()
 
 
 async def test_a_bridge_that_is_cut_off_loses_its_shares(tmp_path: Path) -> None:
