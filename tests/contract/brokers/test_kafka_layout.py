@@ -121,7 +121,7 @@ async def test_a_letter_without_room_refers_to_bytes_kept_elsewhere(bare: Kafka)
     async with KafkaClient(config(bare)).open() as client:
         await client.link.admin.create_topics([NewTopic(names.topic(Channel.DEAD_LETTER), 1, 1)])
         async with KafkaBus(config(bare), keep_body=keep).open() as bus:
-            body = b'{"id": "a"}' + b" " * 1_048_000
+            body = b'{"id": "a"}' + b" " * 1_048_400
             await client.submit(body, {"ce_id": "e1"}, request_id="a")
             delivery = await take_claimed(bus, "a")
             letter = Letter("too much", "invalid_request", "w1", 1, "a", id_was_derived=False)
@@ -130,10 +130,9 @@ async def test_a_letter_without_room_refers_to_bytes_kept_elsewhere(bare: Kafka)
         assert list(kept.values()) == [body]
         assert [one.headers["ce_dataref"] for one in found] == [f"s3://outputs/{next(iter(kept))}"]
         assert found[0].headers["comfybus-body-bytes"] == str(len(body))
-        assert [check.text for check in await client.check() if not check.ok] == [
-            f"the topic {names.topic(Channel.DEAD_LETTER)} takes messages up to 1048588 bytes; dead letters of the "
-            "largest requests need 1114124, set its max.message.bytes to that"
-        ]
+        (told,) = [check.text for check in await client.check() if not check.ok]
+        assert names.topic(Channel.DEAD_LETTER) in told
+        assert "need 1114124, set its max.message.bytes to that" in told
         # Run again, it is a request by reference: the worker that takes it fetches the body.
         await client.replay(found[0])
         async with KafkaBus(config(bare)).open() as bus:
