@@ -12,7 +12,7 @@ from app.setup.git_nodes import GitNodes
 from app.setup.git_refs import source_of
 from app.setup.manifest import is_url
 from app.setup.packages import Packages
-from app.setup.programs import Programs, step
+from app.setup.programs import Programs, SetupFailed, step
 from app.setup.record import Record
 
 __all__ = ["CustomNodes"]
@@ -35,6 +35,7 @@ class CustomNodes:
         self._git = git
         self._packages = packages
         self._home = home
+        self._folder = home / "custom_nodes"
 
     async def install(self, nodes: Sequence[str]) -> None:
         """Install them in the order of the manifest, each with its requirements.
@@ -45,29 +46,55 @@ class CustomNodes:
         for node in nodes:
             if is_url(node):
                 source = source_of(node)
-                folder, name = await self._git.install(source), source.folder
+                folders = [(await self._git.install(source)).name]
             else:
-                name = node.partition("@")[0]
-                folder = self._home / "custom_nodes" / name
-                await self._from_registry(node, folder)
-            await self._packages.requirements(folder, name)
+                folders = await self._from_registry(node)
+            for folder in folders:
+                await self._packages.requirements(self._folder / folder, folder)
 
-    async def _from_registry(self, node: str, folder: Path) -> None:
-        """Have the registry's client install it; a half of it that a crash left is removed first."""
-        key = f"registry:{node.partition('@')[0]}"
-        done, begun = self._record.done(key), self._record.begun(key)
-        there = await anyio.to_thread.run_sync(folder.exists)
-        if done is not None and begun is None and done.get("node") == node and (there or not done.get("folder")):
-            return
+    async def _from_registry(self, node: str) -> list[str]:
+        """Have the registry's client install it; returns the folders that are its own.
+
+        What a crash left of it is removed first, for the client would take half a node for a whole one.
+        """
+        name = node.partition("@")[0]
+        key, before = f"registry:{name}", await self._listed()
+        done, begun = self._record.done(key) or {}, self._record.begun(key)
+        folders = [str(folder) for folder in done.get("folders", ())]
+        if begun is None and done.get("node") == node and before.issuperset(folders):
+            return folders
         async with step("custom node", node):
-            if begun is not None and begun.get("fresh") and there:
-                await anyio.to_thread.run_sync(shutil.rmtree, folder)
-                there = False
-            await self._record.begin(key, node=node, fresh=not there)
-            options = ["--skip-prompt", "--workspace", str(self._home)]
-            await self._programs.run(
-                ["comfy", *options, "node", "install", node, "--fast-deps", "--exit-on-fail"], cwd=self._home
-            )
-            there = await anyio.to_thread.run_sync(folder.exists)
-            await self._record.finish(key, node=node, folder=there)
-            await self._packages.requirements_met(folder, node.partition("@")[0])
+            if begun is not None:
+                before -= await self._without_half(name, set(begun.get("before", before)))
+            await self._record.begin(key, node=node, before=sorted(before))
+            said = await self._ask(node)
+            folders = sorted(await self._listed() - before) or folders or [name] * (name in before)
+            if not folders and (complaint := next(filter(_is_complaint, said), None)):
+                raise SetupFailed(f"{complaint.strip()} See that the name is right", said)
+            await self._record.finish(key, node=node, folders=folders)
+        return folders
+
+    async def _without_half(self, name: str, before: set[str]) -> set[str]:
+        """Remove the folder of a node that was not there before its installation was cut off."""
+        left = {folder for folder in await self._listed() - before if folder.lower() == name.lower()}
+        for folder in left:
+            await anyio.to_thread.run_sync(shutil.rmtree, self._folder / folder)
+        return left
+
+    async def _ask(self, node: str) -> list[str]:
+        """Without its dependencies: the client would resolve those of all nodes anew, PyTorch's version included."""
+        place, how = ["--skip-prompt", "--workspace", str(self._home)], ["--no-deps", "--exit-on-fail"]
+        command = ["comfy", *place, "node", "install", node, *how]
+        return await self._programs.run(command, cwd=self._home, environment=self._packages.active)
+
+    async def _listed(self) -> set[str]:
+        return await anyio.to_thread.run_sync(_folders, self._folder)
+
+
+def _folders(parent: Path) -> set[str]:
+    return {path.name for path in parent.iterdir() if path.is_dir()} if parent.is_dir() else set()
+
+
+def _is_complaint(line: str) -> bool:
+    """The client says so of a node that it does not know, and ends with exit code 0 all the same."""
+    return line.lstrip().startswith("ERROR:")

@@ -59,6 +59,12 @@ class Packages:
         self._environment = environment
         self._python = python
 
+    @property
+    def active(self) -> dict[str, str]:
+        """Variables that tell other installers which environment ComfyUI's Python is of, if it is of one."""
+        prefix = self._python.parent.parent if self._python else None
+        return {"VIRTUAL_ENV": str(prefix)} if prefix and (prefix / "pyvenv.cfg").is_file() else {}
+
     async def apt(self, names: Sequence[str]) -> None:
         """Install Debian packages, those that are missing in one go.
 
@@ -102,12 +108,6 @@ class Packages:
             return
         async with step("requirements", name):
             await self._install(key, content, ["-r", "requirements.txt"], folder)
-
-    async def requirements_met(self, folder: Path, name: str) -> None:
-        """Note that somebody else has installed what a custom node requires."""
-        content = await anyio.to_thread.run_sync(_requirements, folder)
-        if content is not None:
-            await self._record.finish(f"requirements:{name}", content=content, environment=self._environment)
 
     async def _install(self, key: str, content: str, what: Sequence[str], cwd: Path | None) -> None:
         if self._programs.own_environment() and self._python is None:

@@ -10,9 +10,8 @@ ARG CUDNN_VERSION=9
 FROM pytorch/pytorch:${PYTORCH_VERSION}-cuda${CUDA_VERSION}-cudnn${CUDNN_VERSION}-runtime
 
 ARG COMFYUI_VERSION=0.3.64
-ARG COMFYUI_MANAGER_VERSION=3.37
+ARG COMFYUI_MANAGER_VERSION=4.3
 ARG COMFY_CLI_VERSION=1.23.0
-ARG UV_VERSION=0.13.9
 
 # What OpenCV and the video nodes link to, and what custom nodes build with. The versions are the distribution's: pinned
 # ones vanish with every update.
@@ -22,21 +21,23 @@ RUN apt-get update \
       build-essential ca-certificates ffmpeg git libgl1 libglib2.0-0 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --user-group --create-home --home-dir /var/lib/comfybus comfybus \
- && install -d -o comfybus -g comfybus /opt/ComfyUI /opt/comfy-env /opt/comfybus /var/cache/comfybus \
- && ln -s /opt/comfybus/bin/comfybus /usr/local/bin/comfybus
+ && install -d -o comfybus -g comfybus /opt/ComfyUI /opt/comfy-env /opt/comfy-cli /opt/comfybus /var/cache/comfybus \
+ && ln -s /opt/comfybus/bin/comfybus /opt/comfy-cli/bin/comfy /usr/local/bin/
 
 # From here on everything belongs to the user that runs it.
 USER 10001:10001
 WORKDIR /opt
-RUN git clone --depth 1 --branch "v${COMFYUI_VERSION}" https://github.com/comfyanonymous/ComfyUI /opt/ComfyUI \
- && git clone --depth 1 --branch "${COMFYUI_MANAGER_VERSION}" https://github.com/ltdrdata/ComfyUI-Manager \
-      /opt/ComfyUI/custom_nodes/ComfyUI-Manager
+RUN git clone --depth 1 --branch "v${COMFYUI_VERSION}" https://github.com/comfyanonymous/ComfyUI /opt/ComfyUI
 
 # ComfyUI's own environment sees the base's PyTorch; what a manifest installs goes here and changes no other layer.
 RUN python -m venv --system-site-packages /opt/comfy-env \
  && /opt/comfy-env/bin/pip install --no-cache-dir --disable-pip-version-check \
-      "uv==${UV_VERSION}" "comfy-cli==${COMFY_CLI_VERSION}" \
-      -r /opt/ComfyUI/requirements.txt -r /opt/ComfyUI/custom_nodes/ComfyUI-Manager/requirements.txt
+      -r /opt/ComfyUI/requirements.txt "comfyui-manager==${COMFYUI_MANAGER_VERSION}"
+
+# The client of the node registry. It brings uv, which is kept off PATH: uv does not see the base's packages and would
+# install PyTorch a second time for every node that requires it; pip does.
+RUN python -m venv /opt/comfy-cli \
+ && /opt/comfy-cli/bin/pip install --no-cache-dir --disable-pip-version-check "comfy-cli==${COMFY_CLI_VERSION}"
 
 # The worker has an environment of its own, which nothing of ComfyUI's can break.
 COPY --chown=10001:10001 pyproject.toml constraints.txt README.md LICENSE /tmp/comfybus/
@@ -49,9 +50,7 @@ RUN python -m venv /opt/comfybus \
  && /opt/comfybus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
  && rm -rf /tmp/comfybus/*
 
-ENV PATH=/opt/comfy-env/bin:$PATH \
-    VIRTUAL_ENV=/opt/comfy-env \
-    PYTHONUNBUFFERED=1 \
+ENV PYTHONUNBUFFERED=1 \
     COMFY_HOME=/opt/ComfyUI \
     COMFY_PYTHON=/opt/comfy-env/bin/python \
     CMD="/opt/comfy-env/bin/python main.py --listen 127.0.0.1 --port 8188 --disable-auto-launch" \

@@ -119,7 +119,9 @@ async def test_the_last_asker_leaves(web: WebFiles, opened: Open) -> None:
             await taken(web.halves_sent)
             await until(lambda: partial_bytes(stores) >= 1024 * 1024)
             tasks.cancel_scope.cancel()
-        await taken(web.left)
+        # Long before the server would be called stalled.
+        with anyio.fail_after(5):
+            await taken(web.left)
         web.gate.set()
         with Hold() as hold:
             assert (await stores.fetch(url, in_use=hold)).path.read_bytes() == data

@@ -341,6 +341,27 @@ async def test_a_receiver_that_does_not_read(opened: Open, make_file: Callable[[
             assert time.monotonic() - began < 8
 
 
+async def test_ranges_that_end_early(opened: Open) -> None:
+    """A range that promises the rest of a file and brings less of it is not taken for the rest."""
+    data, asked = bytes(3_000_000), list[bytes]()
+
+    async def short(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(head)
+        start = int((head.lower().partition(b"range: bytes=")[2].partition(b"-")[0]) or 0)
+        lines = f"Content-Range: bytes {start}-{len(data) - 1}/{len(data)}\r\nContent-Length: 10\r\n"
+        if not start:
+            lines = f"Content-Length: {len(data)}\r\n"
+        status = "206 Partial Content" if start else "200 OK"
+        writer.write(f'HTTP/1.1 {status}\r\nETag: "x"\r\n{lines}Connection: close\r\n\r\n'.encode())
+        writer.write(data[start : start + (10 if start else 2_000_000)])
+        await writer.drain()
+
+    async with opened(LOOPBACK) as stores:
+        with run_raw(short) as port, pytest.raises(InputUnavailable):
+            await get(stores, f"http://127.0.0.1:{port}/x")
+    assert any(b"range" in head.lower() for head in asked)
+
+
 async def test_connections_that_end_unnoticed(opened: Open, make_file: Callable[[int], Path]) -> None:
     """A kept connection that the server has closed costs an upload nothing: its body is sent again, whole."""
     sources = [make_file(300_000) for _ in range(3)]

@@ -10,10 +10,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from app.errors import InputRefused
+from app.errors import InputRefused, UploadFailed
 from app.storage.cache_entries import CacheFolder, cache_key
 from app.storage.cache_eviction import tidy
 from app.storage.cache_locks import Hold, try_lock
+from app.storage.file import file_url
 from tests.contract.storage.conftest import Access, Open, Opened
 from tests.support.services.web_files import WebFiles
 
@@ -123,6 +124,28 @@ async def test_names_do_not_lead_out(web: WebFiles, opened: Open, models: Path, 
         with pytest.raises(InputRefused, match="path segment"), Hold() as hold:
             await fetch(stores, web, "a.bin", hold, folder=models, filename=name)
     assert not models.exists()
+
+
+async def test_links_that_lead_out_of_the_output_folder(opened: Open, tmp_path: Path) -> None:
+    """A symbolic link in the folder of OUTPUT_STORE opens nothing outside it, for reading or for writing."""
+    store, secret, source = tmp_path / "store", tmp_path / "secret", tmp_path / "source"
+    for folder in (store, secret):
+        folder.mkdir()
+    source.write_bytes(b"x")
+    (secret / "key").write_bytes(b"secret")
+    (store / "out").symlink_to(secret)
+    (store / "key").symlink_to(secret / "key")
+    async with opened(Access({"output_store": file_url(store)})) as stores:
+        for name in ("out/key", "key"):
+            with pytest.raises(InputRefused, match="OUTPUT_STORE"), Hold() as hold:
+                await stores.fetch(file_url(store / name), in_use=hold)
+        for name in ("out/new", "out/deep/new"):
+            with pytest.raises(UploadFailed, match="OUTPUT_STORE"):
+                await stores.put(source, file_url(store / name))
+        # A link that is a file's name is replaced, not followed.
+        await stores.put(source, file_url(store / "key"))
+    assert sorted(path.name for path in secret.iterdir()) == ["key"]
+    assert (secret / "key").read_bytes() == b"secret"
 
 
 async def test_the_longest_unused_goes(web: WebFiles, opened: Open, models: Path) -> None:

@@ -215,4 +215,4 @@ async def test_a_failing_step_stops_with_one_line(tmp_path: Path, sources: Sourc
     assert last == "custom node impact: comfy ended with exit code 1: comfy works / no such node"
     failure = json.loads(entries[-1])
     assert (failure["event"], failure["output"]) == ("set-up step failed", ["comfy works", "no such node"])
-    assert place.machine.called("comfy")[0].endswith("node install impact --fast-deps --exit-on-fail")
+    assert place.machine.called("comfy")[0].endswith("node install impact --no-deps --exit-on-fail")

@@ -9,6 +9,7 @@ import anyio
 import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.support.processes import StandIn, free_port
 from tests.support.stack import Stack, graph, run_stack
@@ -28,10 +29,15 @@ async def test_probes_metrics_documents_and_models(stack: Stack) -> None:
     url = stack.workers[0].url
     assert (await fetch(f"{url}/health"))[0] == 200
     assert (await fetch(f"{url}/ready"))[0] == 200
-    status, _, text = await fetch(f"{url}/metrics")
-    assert status == 200
-    families = {family.name: family for family in text_string_to_metric_families(text)}
-    complete = [sample for sample in families["comfybus_prompts"].samples if sample.labels.get("outcome") == "complete"]
+    complete: list[Sample] = []
+    with anyio.fail_after(10):
+        # Counted once the event is out: a reader may be faster.
+        while not complete:
+            status, _, text = await fetch(f"{url}/metrics")
+            assert status == 200
+            families = {family.name: family for family in text_string_to_metric_families(text)}
+            answered = families["comfybus_prompts"].samples
+            complete = [sample for sample in answered if sample.labels.get("outcome") == "complete"]
     assert complete[0].value >= 1
     assert families["comfybus_comfyui_up"].samples[0].value == 1
     document = yaml.safe_load((await fetch(f"{url}/docs"))[2])

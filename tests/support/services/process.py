@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -36,12 +37,30 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+
+
+def end_with_parent() -> None:
+    """Where the system knows it: a server does not outlive tests that were killed and could end nothing."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextmanager
 def run_server(args: list[str], log: Path, port: int, env: Mapping[str, str] | None = None) -> Iterator[int]:
     """Run a server until the block ends; yields its pid once it listens on its port itself."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        child = subprocess.Popen(args, stdout=out, stderr=out, env=env, cwd=log.parent, start_new_session=True)
+        child = subprocess.Popen(
+            args,
+            stdout=out,
+            stderr=out,
+            env=env,
+            cwd=log.parent,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - one system call, made before the program begins
+        )
     try:
         deadline = time.monotonic() + READY_WITHIN_S
         while not listens(child.pid, port):

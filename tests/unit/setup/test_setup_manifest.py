@@ -155,3 +155,14 @@ def test_settings_name_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "m.yaml").write_text("apt: [-x]\n")
     with pytest.raises(ConfigurationError, match=r"MANIFEST=m.yaml is wrong: apt\[0\] \(line 1\)"):
         setup_config(load_settings())
+
+
+def test_the_manifests_in_the_documents_are_good() -> None:
+    """What docs/deployment.md shows can be copied."""
+    import re
+
+    page = (Path(__file__).parents[3] / "docs" / "deployment.md").read_text()
+    (text,) = re.findall(r"```yaml\n(apt:.*?)```", page, re.DOTALL)
+    found = parse_manifest(text, json_only=False)
+    assert all((found.apt, found.pip, found.custom_nodes, found.models.before_start, found.models.after_start))
+    assert [source.reference for source in found.sources] == [None, "v1.2.0"]

@@ -16,7 +16,10 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize("prompt_id", ["plain-id", "", 5, str(uuid.uuid4()).upper(), uuid.uuid4().hex, "x" * 36])
+CANONICAL = uuid.UUID("1b4e28ba-2fa1-41d2-883f-0016d3cca427")
+
+
+@pytest.mark.parametrize("prompt_id", ["plain-id", "", 5, str(CANONICAL).upper(), CANONICAL.hex, "x" * 36])
 async def test_only_canonical_uuids_are_prompt_ids(prompt_id: object, new_client: Client) -> None:
     """Anything but a lower-case UUID with hyphens is refused; null counts as absent."""
     answer = await new_client.post("/prompt", {"prompt": saved(), "prompt_id": prompt_id}, 400)
