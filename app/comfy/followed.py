@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 
+from app.comfy.busy import Busy
 from app.comfy.frames import Frame
 from app.comfy.history import Failure, HistoryEntry, timestamp_ms
 from app.comfy.progress import ProgressMeter
@@ -85,6 +86,8 @@ class Followed:
         started: Set when it began to run; at its end at the latest, so that nobody waits in vain.
         started_ms: When it began, in milliseconds since 1970: by ComfyUI's clock if it said so, else when a look first
             saw it running. None if it never ran.
+        began_s: When we learned that it runs, on the monotonic clock; None if only its history told of it.
+        ended_s: When we learned its end, on the same clock.
         client_id: That of the submission; None before it, and for a prompt that nobody hears of.
         is_submitted: Whether its absence from ComfyUI means something.
         end: How it ended; None until then.
@@ -99,10 +102,13 @@ class Followed:
         on_progress: Callable[[Progress], None],
         on_submitted: Callable[[], None],
         on_leave: Callable[[Followed], object],
+        busy: Busy | None = None,
     ) -> None:
         self.prompt_id = prompt_id
         self.started = anyio.Event()
         self.started_ms: int | None = None
+        self.began_s: float | None = None
+        self.ended_s: float | None = None
         self.client_id: str | None = None
         self.is_submitted = False
         self.end: End | None = None
@@ -113,11 +119,13 @@ class Followed:
         self._on_progress = on_progress
         self._on_submitted = on_submitted
         self._on_leave = on_leave
+        self._busy = busy or Busy()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._busy.ends(self.prompt_id)
         self._on_leave(self)
 
     @property
@@ -129,6 +137,11 @@ class Followed:
     def node_starts_ms(self) -> Mapping[str, int]:
         """Node id to when it began, in milliseconds since 1970 by our clock; only nodes we heard of."""
         return self._meter.node_starts_ms
+
+    @property
+    def visits(self) -> Sequence[tuple[str, int]]:
+        """Node ids in the order in which they ran, with when each began; see ``ProgressMeter``."""
+        return self._meter.visits
 
     def submitted(self, client_id: str | None) -> None:
         """Say that ComfyUI has it, or had the chance to take it; from now on its absence means ``Gone``.
@@ -166,6 +179,8 @@ class Followed:
         """Note that it runs; the first note counts."""
         if self.started_ms is None:
             self.started_ms = at_ms or _now_ms()
+            self.began_s = time.monotonic()
+            self._busy.begins(self.prompt_id)
             self.started.set()
             self._on_progress(self._meter.current)
 
@@ -174,6 +189,8 @@ class Followed:
         if self.end is not None:
             return False
         self.end = end
+        self.ended_s = time.monotonic()
+        self._busy.ends(self.prompt_id)
         if isinstance(end, Succeeded | Failed | Interrupted) and self.started_ms is None:
             self.started_ms = end.entry.start_ms
         if isinstance(end, Succeeded):

@@ -13,6 +13,8 @@ __all__ = ["ProgressMeter"]
 
 # Until the history says so, a prompt whose last node is done is not a success.
 _BELOW_SUCCESS: Final = 0.99
+# A graph may loop for ever; what is remembered of it may not.
+_MOST_VISITS: Final = 10_000
 
 
 class ProgressMeter:
@@ -26,6 +28,8 @@ class ProgressMeter:
     Attributes:
         node_starts_ms: Node id to when its first ``executing`` frame came, in milliseconds since 1970 by the clock
             given to ``feed``.
+        visits: Node ids in the order in which ComfyUI turned to them, with when it did; a node that ComfyUI comes back
+            to is there again. The first 10,000.
     """
 
     def __init__(self, graph: Mapping[str, Any]) -> None:
@@ -37,6 +41,7 @@ class ProgressMeter:
         self._node: str | None = None
         self._steps: tuple[float, float] | None = None
         self.node_starts_ms: dict[str, int] = {}
+        self.visits: list[tuple[str, int]] = []
 
     @property
     def current(self) -> Progress:
@@ -100,6 +105,8 @@ class ProgressMeter:
         self._node = node
         self._done.discard(node)
         self.node_starts_ms.setdefault(node, now_ms)
+        if len(self.visits) < _MOST_VISITS and (not self.visits or self.visits[-1][0] != node):
+            self.visits.append((node, now_ms))
 
     def _add_cached(self, nodes: Any) -> None:
         if isinstance(nodes, list):

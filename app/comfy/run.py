@@ -65,6 +65,9 @@ class Run(Protocol):
     def check_expiry(self) -> None:
         """Raise ``Expired`` if it may not be submitted any more."""
 
+    def follows(self, followed: Followed) -> None:
+        """What is heard of it stands there, until its end and after it."""
+
     def queued(self) -> None:
         """ComfyUI has it."""
 
@@ -160,6 +163,7 @@ class Runs:
         async with self._line.place() as place:
             with self._watch.follow(run.prompt_id, graph, run.progress) as followed:
                 place.stands_for(followed)
+                run.follows(followed)
                 if place.is_first:
                     await run.begin()
                 await place.turn()
@@ -175,6 +179,7 @@ class Runs:
         async with self._line.place() as place:
             with self._watch.follow(run.prompt_id, graph, run.progress) as followed:
                 place.stands_for(followed)
+                run.follows(followed)
                 followed.submitted(None)
                 place.handed_over()
                 run.queued()

@@ -13,6 +13,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from app.comfy.busy import Busy
 from app.comfy.client import ComfyClient
 from app.comfy.followed import End, ExecutionThreadDead, Failed, Followed, Gone, Interrupted, Succeeded
 from app.comfy.frames import END_TYPES, Frame
@@ -51,6 +52,9 @@ class Watch:
         client: ComfyUI's HTTP side.
         system_events: Types of frames to hand to ``on_system_event``, of ``frames.FRAME_TYPES``.
         on_system_event: Called with each such frame, in order, from the reader: must return at once.
+
+    Attributes:
+        busy: How long prompts followed here have run.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Watch:
         on_system_event: Callable[[Frame], None] | None = None,
     ) -> None:
         self._client = client
+        self.busy = Busy()
         self._system_events = system_events if on_system_event else frozenset()
         self._on_system_event = on_system_event or _nothing
         self._followed: dict[str, Followed] = {}
@@ -91,6 +96,11 @@ class Watch:
     def queue_remaining(self) -> int | None:
         """How many prompts ComfyUI has running and waiting, anybody's, as last heard or seen."""
         return self._looks.queue_remaining
+
+    @property
+    def connections(self) -> int:
+        """How many websocket connections were made."""
+        return self._source.connections
 
     @property
     def version(self) -> str | None:
@@ -133,6 +143,7 @@ class Watch:
             on_progress=lambda progress: _guarded(report, progress),
             on_submitted=self._looks.nudge,
             on_leave=lambda prompt: self._followed.pop(prompt.prompt_id, None),
+            busy=self.busy,
         )
         self._followed[prompt_id] = followed
         return followed

@@ -45,6 +45,9 @@ class FrameSource:
         on_frame: Called for each of them, in order. Must not block and must not raise.
         on_change: Called after a connection is made and after it is lost. The same rules.
         longest_pause_s: Asked for the longest wait between two attempts to connect.
+
+    Attributes:
+        connections: How many were made.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class FrameSource:
         self._on_frame = on_frame
         self._on_change = on_change
         self._longest_pause_s = longest_pause_s
+        self.connections = 0
         self._client_id: str | None = None
         self._reading = anyio.CancelScope()
 
@@ -118,6 +122,7 @@ class FrameSource:
 
     async def _read(self, connection: ClientConnection, client_id: str) -> None:
         self._client_id = client_id
+        self.connections += 1
         _log.info("comfyui_websocket_connected", url=public_url(self._url))
         self._on_change()
         with anyio.CancelScope() as self._reading:

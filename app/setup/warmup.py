@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from app.comfy.followed import Followed
 from app.comfy.outputs import OutputReader, list_outputs
 from app.comfy.run import Runs
 from app.errors import Cancelled, ComfyUnavailable, ConfigurationError, PromptError
@@ -165,6 +166,9 @@ class _WarmUpRun:
 
     def check_expiry(self) -> None:
         """It does not expire."""
+
+    def follows(self, followed: Followed) -> None:
+        """Nobody asks later."""
 
     def queued(self) -> None:
         """Nobody is told."""

@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from app.comfy.followed import Followed
 from app.errors import Expired
 from app.worker.events import EventMaker
 from app.worker.intake import Intake
@@ -36,11 +37,21 @@ log = structlog.get_logger("comfybus.job")
 
 @dataclass
 class Times:
-    """Moments of one delivery on the monotonic clock, in seconds, and the sums that ``stats`` shows."""
+    """Moments of one delivery on the monotonic clock, in seconds, 0 for those not reached; and sums for ``stats``.
 
+    ``received`` from the broker, ``picked_up`` when it was ours, ``prepared``, ``ended`` in ComfyUI, ``collected`` when
+    its files are here, ``delivered`` when they are where they are wanted, ``answering`` when its terminal event goes
+    out, ``answered`` when the broker has it and the request is settled.
+    """
+
+    received: float = 0.0
     picked_up: float = field(default_factory=time.monotonic)
     prepared: float = 0.0
     ended: float = 0.0
+    collected: float = 0.0
+    delivered: float = 0.0
+    answering: float = 0.0
+    answered: float = 0.0
     fetched: float = 0.0
     converted: float = 0.0
     stored: float = 0.0
@@ -70,6 +81,7 @@ class Job:
         self.executing = False
         self.adopted = False
         self.scratch: Path | None = None
+        self.followed: Followed | None = None
         self._maker = maker
         self._outbox = outbox
         self._limit = ProgressLimit(progress_rate, time.monotonic)
@@ -176,6 +188,10 @@ class Job:
         """Publish a change of status, with the latest progress; never twice the same."""
         if self._limit.announced != status:
             self._offer(self._limit.change(status))
+
+    def follows(self, followed: Followed) -> None:
+        """What is heard of its run; see ``Run``."""
+        self.followed = followed
 
     def queued(self) -> None:
         """ComfyUI has it."""

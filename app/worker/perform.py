@@ -126,6 +126,7 @@ class Performer:
             completed, graph = await self._run(job, request, hold)
         job.times.ended = time.monotonic()
         job.executing = True
+        job.delivery.nearly_done = True
         job.announce("storing")
         return await self._store(job, completed, graph)
 
@@ -167,9 +168,10 @@ class Performer:
         await anyio.Path(scratch).mkdir(parents=True, exist_ok=True)
         job.scratch = scratch
         files = await store.collect(self.reader, refs, scratch, job, self.convert(job))
-        began = time.monotonic()
+        job.times.collected = time.monotonic()
         delivered = await self._deliver(job, completed, graph, refs, files)
-        job.times.stored = time.monotonic() - began
+        job.times.delivered = time.monotonic()
+        job.times.stored = job.times.delivered - job.times.collected
         return Complete(graph, completed, refs, files, delivered)
 
     async def _deliver(
@@ -192,8 +194,10 @@ class Performer:
 
     async def answer(self, job: Job, outcome: Complete | Fail) -> None:
         """Publish the terminal event and settle; afterwards remove what is no longer needed."""
+        job.times.answering = time.monotonic()
         letter = self._letter(job, outcome.error) if isinstance(outcome, Fail) and outcome.dead_letter else None
         stored = await job.delivery.settle(self._terminal(job, outcome), letter)
+        job.times.answered = time.monotonic()
         self._count(job, outcome, stored=stored)
         if isinstance(outcome, Complete):
             self._measure(outcome.delivered, _stats(job, outcome.completed))

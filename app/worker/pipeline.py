@@ -6,6 +6,7 @@ while ComfyUI runs one, the inputs of the next are prepared and the outputs of t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
@@ -160,6 +161,7 @@ class Pipeline:
         if self._draining.is_set():
             await delivery.release()
             return
+        received = time.monotonic()
         intake = read_delivery(delivery.body, delivery.headers, delivery.origin)
         intake = await self._resolve(intake, delivery.headers, delivery.origin)
         with bound_contextvars(request_id=intake.key.id, replay=intake.key.replay or None):
@@ -170,6 +172,7 @@ class Pipeline:
                 await delivery.drop()
                 return
             job = self._make_job(delivery, intake, tries)
+            job.times.received = received
             self._jobs[job.key] = job
             try:
                 await self._perform(job)
