@@ -104,4 +104,4 @@ def _location(parts: Sequence[int | str]) -> str:
 def timestamp(moment: datetime | None = None) -> str:
     """A moment (default: now) as ISO 8601 in UTC with milliseconds and ``Z``, as every event has it."""
     moment = (moment or datetime.now(UTC)).astimezone(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

@@ -119,6 +119,7 @@ class Followed:
         self._on_progress = on_progress
         self._on_submitted = on_submitted
         self._on_leave = on_leave
+        self._when_started: Callable[[], None] = _nothing
         self._busy = busy or Busy()
 
     def __enter__(self) -> Self:
@@ -156,6 +157,16 @@ class Followed:
         self.is_submitted = True
         self._on_submitted()
 
+    def when_started(self, call: Callable[[], None]) -> None:
+        """Have something called as soon as ``started`` is set."""
+        self._when_started = call
+        if self.started.is_set():
+            call()
+
+    def _note_start(self) -> None:
+        self.started.set()
+        self._when_started()
+
     async def wait(self) -> End:
         """Wait for its end; the caller sets the deadline. Returns only while ``Watch.run`` runs."""
         while self.end is None:
@@ -181,7 +192,7 @@ class Followed:
             self.started_ms = at_ms or _now_ms()
             self.began_s = time.monotonic()
             self._busy.begins(self.prompt_id)
-            self.started.set()
+            self._note_start()
             self._on_progress(self._meter.current)
 
     def finish(self, end: End) -> bool:
@@ -195,9 +206,13 @@ class Followed:
             self.started_ms = end.entry.start_ms
         if isinstance(end, Succeeded):
             self._on_progress(self._meter.succeeded())
-        self.started.set()
+        self._note_start()
         self._ended.set()
         return True
+
+
+def _nothing() -> None:
+    """Nobody waits for the start."""
 
 
 def _now_ms() -> int:

@@ -17,6 +17,7 @@ class Place:
 
     def __init__(self, ahead: Place | None) -> None:
         self._first = anyio.Event()
+        self._near = anyio.Event()
         self._handed_over = anyio.Event()
         self._ahead = ahead
         self.followed: Followed | None = None
@@ -29,17 +30,11 @@ class Place:
     def stands_for(self, followed: Followed) -> None:
         """Say whose place it is."""
         self.followed = followed
+        followed.when_started(self._near.set)
 
-    async def first_or(self, started: anyio.Event) -> None:
+    async def first_or_started(self) -> None:
         """Wait until nothing is ahead, or until it was seen to run whatever was ahead."""
-        async with anyio.create_task_group() as tasks:
-
-            async def until(event: anyio.Event) -> None:
-                await event.wait()
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(until, self._first)
-            tasks.start_soon(until, started)
+        await self._near.wait()
 
     async def turn(self) -> None:
         """Wait until the one ahead was submitted, so that ComfyUI's order is the line's.
@@ -57,6 +52,7 @@ class Place:
     def step_up(self) -> None:
         """Become the first."""
         self._first.set()
+        self._near.set()
 
 
 class Line:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +127,8 @@ class OutputReader:
 
         Args:
             ref: A file, not a value.
-            scratch: Folder of the caller for what has to be copied; each file gets a name of its own.
+            scratch: Folder of the caller for what has to be copied, made when something is; each file gets a name of
+                its own.
 
         Raises:
             OutputMissing: ComfyUI lists the file but it is not there.
@@ -136,18 +137,27 @@ class OutputReader:
         """
         if ref.filename is None:
             raise ValueError("a value has no file")
-        shared = await anyio.to_thread.run_sync(_inside, self._folders.get(ref.folder), ref)
-        if shared is not None:
-            # Where ComfyUI may read and we may not, it is asked as well.
-            with suppress(OSError):
-                return await self.measure(shared)
+        if (folder := self._folders.get(ref.folder)) is not None:
+            shared = await anyio.to_thread.run_sync(_shared, folder, ref, limiter=self._hashing)
+            if isinstance(shared, LocalOutput):
+                return shared
+            if shared is not None:
+                # Where ComfyUI may read and we may not, it is asked as well.
+                with suppress(OSError):
+                    return await self._measure_large(shared)
+        await anyio.to_thread.run_sync(lambda: scratch.mkdir(parents=True, exist_ok=True))
         ending = ref.filename.rpartition(".")[2]
         into = scratch / (f"{uuid.uuid4().hex}.{ending}" if ending.isalnum() and len(ending) < 16 else uuid.uuid4().hex)
         stored = await self._client.view(ref.filename, ref.subfolder, ref.folder, into)
         return LocalOutput(into, stored.size_bytes, stored.sha256, owned=True)
 
     async def measure(self, path: Path) -> LocalOutput:
-        """Size and hash of a file, piece by piece, so that a cancellation does not wait for gigabytes."""
+        """Size and hash of a file."""
+        small = await anyio.to_thread.run_sync(_whole, path, limiter=self._hashing)
+        return small or await self._measure_large(path)
+
+    async def _measure_large(self, path: Path) -> LocalOutput:
+        """Piece by piece, so that a cancellation does not wait for gigabytes."""
         digest = hashlib.sha256()
         file = await anyio.to_thread.run_sync(path.open, "rb")
         try:
@@ -157,22 +167,23 @@ class OutputReader:
         finally:
             file.close()
 
-    async def remove(self, ref: OutputRef, request_id: str) -> None:
-        """Delete an output from the shared output folder if it is this request's own; never raises.
+    async def remove(self, refs: Iterable[OutputRef], request_id: str) -> None:
+        """Delete outputs from the shared output folder that are this request's own; never raises.
 
         Its own is a file whose name, or whose first subfolder below the output folder, begins with the request id.
         Everything else stays: temp files, files of other requests that ComfyUI answered with from its cache, and
         whatever lies outside. Subfolders of the request that became empty go too.
         """
         folder = self._folders["output"]
-        if folder is None or ref.folder != "output" or ref.filename is None:
-            return
-        if not _carries(ref.filename, request_id) and not _carries(ref.subfolder.split("/")[0], request_id):
-            return
-        try:
-            await anyio.to_thread.run_sync(_unlink, folder, ref, request_id)
-        except (OSError, ValueError) as exc:
-            _log.warning("output_not_removed", filename=ref.filename, subfolder=ref.subfolder, reason=str(exc))
+        own = [ref for ref in refs if _is_own(ref, request_id)]
+        if folder is not None and own:
+            await anyio.to_thread.run_sync(_unlink_all, folder, own, request_id)
+
+
+def _is_own(ref: OutputRef, request_id: str) -> bool:
+    if ref.folder != "output" or ref.filename is None:
+        return False
+    return _carries(ref.filename, request_id) or _carries(ref.subfolder.split("/")[0], request_id)
 
 
 def _carries(name: str, request_id: str) -> bool:
@@ -195,12 +206,37 @@ def _inside(folder: Path | None, ref: OutputRef) -> Path | None:
     return path if path.is_relative_to(root) and path.is_file() else None
 
 
+def _shared(folder: Path, ref: OutputRef) -> LocalOutput | Path | None:
+    """A small file inside the folder measured, a large one's real path; None when it cannot be read there."""
+    path = _inside(folder, ref)
+    try:
+        return path and (_whole(path) or path)
+    except OSError:
+        return None
+
+
+def _whole(path: Path) -> LocalOutput | None:
+    """Size and hash of a file of at most 16 MiB, in one step; None of a larger one."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        whole = _digest_piece(file, digest) is False
+        return LocalOutput(path, file.tell(), digest.hexdigest(), owned=False) if whole else None
+
+
 def _digest_piece(file: IO[bytes], digest: hashlib._Hash) -> bool:
     """Hash the next 16 MiB; returns whether there were any."""
     end = file.tell() + _PIECE_BYTES
     while (left := end - file.tell()) > 0 and (chunk := file.read(min(left, _READ_BYTES))):
         digest.update(chunk)
     return file.tell() == end
+
+
+def _unlink_all(folder: Path, refs: Iterable[OutputRef], request_id: str) -> None:
+    for ref in refs:
+        try:
+            _unlink(folder, ref, request_id)
+        except (OSError, ValueError) as exc:
+            _log.warning("output_not_removed", filename=ref.filename, subfolder=ref.subfolder, reason=str(exc))
 
 
 def _unlink(folder: Path, ref: OutputRef, request_id: str) -> None:

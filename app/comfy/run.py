@@ -258,7 +258,7 @@ class Runs:
         return self._completed(run, outcome)
 
     async def _begin_in_turn(self, run: Run, followed: Followed, place: Place) -> None:
-        await place.first_or(followed.started)
+        await place.first_or_started()
         if place.is_first or followed.started_ms is not None:
             await run.begin()
 

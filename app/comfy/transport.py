@@ -127,6 +127,9 @@ class Transport:
         body = None if document is None else aiohttp.BytesPayload(dump_json(document), content_type="application/json")
         async with self.stream(method, path, timeout=timeout, params=params, body=form or body) as response:
             call = f"{method} {path}"
+            if 0 < (response.content_length or 0) < min(_CHUNK_BYTES, _JSON_LIMIT_BYTES):
+                with self._translated(call):
+                    return Answer(response.status, await response.read(), call, self.server)
             pieces = bytearray()
             async for chunk in self.chunks(response, call):
                 pieces += chunk

@@ -143,6 +143,8 @@ class SharedInputs:
             try:
                 entries = await self._known()
                 victims = self._beyond_the_bound(entries)
+                if not victims:
+                    return
                 await anyio.to_thread.run_sync(remove, [self._root / name for name in victims], self._root)
                 # After it: a cancellation before would leave files that nobody counts.
                 for name in victims:

@@ -131,8 +131,7 @@ async def warm_up(prompt: WarmUp, preparer: Preparer, runs: Runs, reader: Output
             raise
         where = f" ({exc.location})" if exc.location else ""
         raise ConfigurationError(f"{prompt.name} cannot be run{where}: {exc}") from exc
-    for ref in list_outputs(completed.entry.outputs, graph):
-        await reader.remove(ref, key.id)
+    await reader.remove(list_outputs(completed.entry.outputs, graph), key.id)
     await _forget(runs, run.prompt_id)
     log.info("warm-up done", prompt=prompt.name, duration_s=round(time.monotonic() - began_s, 3))
     return graph

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import anyio
 import structlog
 
 from app.comfy.history import HistoryEntry
@@ -46,6 +45,8 @@ class Complete:
     refs: list[OutputRef]
     files: dict[int, store.OutputFile]
     delivered: store.Delivered
+    event: Message | None = None
+    """The terminal event, if it had to be made to see whether the outputs have room in it."""
 
 
 @dataclass(frozen=True)
@@ -165,30 +166,34 @@ class Performer:
     async def _store(self, job: Job, completed: Completed, graph: Graph) -> Complete:
         refs = list_outputs(completed.entry.outputs, graph)
         scratch = self.scratch / job.prompt_id
-        await anyio.Path(scratch).mkdir(parents=True, exist_ok=True)
         job.scratch = scratch
-        files = await store.collect(self.reader, refs, scratch, job, self.convert(job))
+        convert = self.convert(job)
+        files = await store.collect(self.reader, refs, scratch, job, convert)
+        if convert is None and not any(file.local.owned for file in files.values()):
+            job.scratch = None
         job.times.collected = time.monotonic()
-        delivered = await self._deliver(job, completed, graph, refs, files)
+        if (complete := await self._inline(job, completed, graph, refs, files)) is None:
+            delivered = await store.links(refs, files, self.sink, job)
+            complete = Complete(graph, completed, refs, files, delivered)
         job.times.delivered = time.monotonic()
         job.times.stored = job.times.delivered - job.times.collected
-        return Complete(graph, completed, refs, files, delivered)
+        return complete
 
-    async def _deliver(
+    async def _inline(
         self,
         job: Job,
         completed: Completed,
         graph: Graph,
         refs: list[OutputRef],
         files: dict[int, store.OutputFile],
-    ) -> store.Delivered:
-        """Inline while all files fit, the limit's and the broker's room considered; else all as links."""
-        if not job.wants_links and store.total_bytes(files) <= self.limits.inline_limit_bytes:
-            delivered = await store.inline(refs, files)
-            event = self._complete_event(job, Complete(graph, completed, refs, files, delivered))
-            if fit(event, lambda it: self._fits(job, it) and not it.truncated) is not None:
-                return delivered
-        return await store.links(refs, files, self.sink, job)
+    ) -> Complete | None:
+        """All files inside the event, if the limit and the broker's room allow it."""
+        if job.wants_links or store.total_bytes(files) > self.limits.inline_limit_bytes:
+            return None
+        delivered = await store.inline(refs, files)
+        complete = Complete(graph, completed, refs, files, delivered)
+        event = self._fitting(job, self._complete_event(job, complete), whole=True)
+        return replace(complete, event=event) if event is not None else None
 
     # --- the answer
 
@@ -202,8 +207,7 @@ class Performer:
         if isinstance(outcome, Complete):
             self._measure(outcome.delivered, _stats(job, outcome.completed))
         refs = outcome.refs if isinstance(outcome, Complete) else list_outputs(outcome.error.saved, {})
-        for ref in refs:
-            await self.reader.remove(ref, job.key.id)
+        await self.reader.remove(refs, job.key.id)
         await job.remove_scratch()
 
     def _measure(self, delivered: store.Delivered, stats: Stats) -> None:
@@ -222,23 +226,35 @@ class Performer:
 
     def _terminal(self, job: Job, outcome: Complete | Fail) -> Message:
         """The terminal event as a message that fits the broker; whatever the outcome holds there is one."""
+        if isinstance(outcome, Complete) and outcome.event is not None:
+            return outcome.event
         event: PromptComplete | PromptFailed
         try:
             if isinstance(outcome, Complete):
                 event = self._complete_event(job, outcome)
             else:
                 event = self._failed_event(job, outcome.error)
-            fitting = fit(event, lambda it: self._fits(job, it)) or self._bare_event(job, event)
+            return self._fitting(job, event) or self._message(job, self._bare_event(job, event))
         except (ValueError, TypeError, RecursionError) as exc:
             # ComfyUI's account may be shaped in ways nobody thought of; its request is answered all the same.
             log.exception("terminal event could not be built")
             why = InternalError(f"the answer could not be put into words ({type(exc).__name__}); the log has more")
-            fitting = self._bare_event(job, PromptFailed(**job.common, error=str(why), code=why.code, retryable=True))
-        return self.maker.terminal(fitting, job.key, job.intake.headers)
+            failed = PromptFailed(**job.common, error=str(why), code=why.code, retryable=True)
+            return self._message(job, self._bare_event(job, failed))
 
-    def _fits(self, job: Job, event: PromptComplete | PromptFailed) -> bool:
-        message = self.maker.terminal(event, job.key, job.intake.headers)
-        return self.bus.size_bytes(message) <= self.bus.max_message_bytes
+    def _fitting(self, job: Job, event: PromptComplete | PromptFailed, *, whole: bool = False) -> Message | None:
+        """The event, shortened as little as the broker's limit allows; ``whole``: nothing may be cut off."""
+        message: Message | None = None
+
+        def fits(form: PromptComplete | PromptFailed) -> bool:
+            nonlocal message
+            message = None if whole and form.truncated else self._message(job, form)
+            return message is not None and self.bus.size_bytes(message) <= self.bus.max_message_bytes
+
+        return message if fit(event, fits) is not None else None
+
+    def _message(self, job: Job, event: PromptComplete | PromptFailed) -> Message:
+        return self.maker.terminal(event, job.key, job.intake.headers)
 
     def _count(self, job: Job, outcome: Complete | Fail, *, stored: bool) -> None:
         code = "" if isinstance(outcome, Complete) else outcome.error.code

@@ -58,7 +58,7 @@ def converting(converter: Converter, reader: OutputReader, job: Job) -> Convert 
     async def convert(file: OutputFile, scratch: Path) -> OutputFile:
         # Outputs of different folders may have one name.
         folder = scratch / uuid.uuid4().hex
-        await anyio.Path(folder).mkdir()
+        await anyio.Path(folder).mkdir(parents=True)
         made = await converter.convert(file.local.path, wanted, folder)
         if made is None:
             return file

@@ -7,7 +7,15 @@ import nats.js.errors
 
 from brokers.base import BrokerError, BrokerRefused, BrokerUnavailable
 
-__all__ = ["FOREIGN", "NAME_IN_USE", "NO_MESSAGE", "WRONG_LAST_SEQUENCE", "StreamMissing", "translated"]
+__all__ = [
+    "FOREIGN",
+    "NAME_IN_USE",
+    "NO_MESSAGE",
+    "STREAM_MISSING",
+    "WRONG_LAST_SEQUENCE",
+    "StreamMissing",
+    "translated",
+]
 
 FOREIGN = (nats.errors.Error, TimeoutError, OSError, ValueError)
 

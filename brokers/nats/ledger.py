@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from nats.js.errors import NotFoundError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from brokers.base import BrokerUnavailable, Claim, RequestKey, Tries
@@ -190,12 +189,8 @@ class Ledger:
     async def made_anew_since(self, place: Place) -> bool:
         """Whether the work queue is a younger one than the request; its sequences then mean other requests."""
         stream = self._names.request_stream
-        with self._link.doing("look at the work queue", api_subject(f"STREAM.INFO.{stream}")):
-            try:
-                created = (await self._link.js.stream_info(stream)).created
-            except NotFoundError:
-                return True
-        return created is not None and created > place.time
+        created = await self._link.created("look at the work queue", stream)
+        return created is None or created > place.time
 
     async def _write(self, key: RequestKey, entry: _Entry, revision: int) -> Held:
         body = entry.model_dump_json(exclude_defaults=True).encode()

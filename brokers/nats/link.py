@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -17,7 +18,7 @@ from nats.js import JetStreamContext
 
 from brokers.base import BrokerError, BrokerRefused, BrokerUnavailable, MessageTooLarge
 from brokers.nats.connection import MINIMUM_SERVER, NatsConfig, make_broker
-from brokers.nats.errors import FOREIGN, NO_MESSAGE, WRONG_LAST_SEQUENCE, translated
+from brokers.nats.errors import FOREIGN, NO_MESSAGE, STREAM_MISSING, WRONG_LAST_SEQUENCE, translated
 from brokers.nats.headers import HEADERS_LIMIT_BYTES, encoded_size
 from brokers.nats.lasting import LastingBroker
 from brokers.nats.stored import StoredMessage, from_leader
@@ -261,13 +262,31 @@ class Link:
         """
         subject = api_subject(f"STREAM.MSG.GET.{stream}")
         with self.doing(what, subject):
-            reply = await self.client.request(subject, json.dumps(query).encode(), timeout=CONFIRM_TIMEOUT_S)
-            answer = json.loads(reply.data)
+            answer = await self._ask(subject, json.dumps(query).encode())
             if error := answer.get("error"):
                 if error.get("err_code") == NO_MESSAGE:
                     return None
                 raise nats.js.errors.APIError.from_error(error)
             return from_leader(answer["message"])
+
+    async def created(self, what: str, stream: str) -> datetime | None:
+        """When a stream was made; None when there is none. Raises as ``read`` does.
+
+        Asked for every request that is settled, so without nats-py's model of all that the server says.
+        """
+        subject = api_subject(f"STREAM.INFO.{stream}")
+        with self.doing(what, subject):
+            answer = await self._ask(subject, b"")
+            if error := answer.get("error"):
+                if error.get("err_code") == STREAM_MISSING:
+                    return None
+                raise nats.js.errors.APIError.from_error(error)
+            return datetime.fromisoformat(answer["created"])
+
+    async def _ask(self, subject: str, question: bytes) -> dict[str, Any]:
+        reply = await self.client.request(subject, question, timeout=CONFIRM_TIMEOUT_S)
+        answer: dict[str, Any] = json.loads(reply.data)
+        return answer
 
 
 async def _leave_undecoded(_message: Any) -> bytes:

@@ -147,7 +147,7 @@ async def test_only_files_that_carry_the_request_are_removed(
     path = output_dir / subfolder / filename
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
-    await OutputReader(client, output_dir=output_dir).remove(_ref(filename, subfolder), "req-1")
+    await OutputReader(client, output_dir=output_dir).remove([_ref(filename, subfolder)], "req-1")
     assert path.exists() is not goes
     assert (output_dir / "sub dir" / "a.png").exists()
 
@@ -159,9 +159,9 @@ async def test_empty_folders_of_the_request_go_with_its_last_file(client: ComfyC
     (deep / "a.png").write_bytes(b"x")
     (deep / "b.png").write_bytes(b"x")
     reader = OutputReader(client, output_dir=output_dir)
-    await reader.remove(_ref("a.png", "req-1/deep"), "req-1")
+    await reader.remove([_ref("a.png", "req-1/deep")], "req-1")
     assert deep.exists()
-    await reader.remove(_ref("b.png", "req-1/deep"), "req-1")
+    await reader.remove([_ref("b.png", "req-1/deep")], "req-1")
     assert names(output_dir) == ["sub dir"]
 
 
@@ -191,10 +191,10 @@ async def test_nothing_else_is_removed_and_nothing_is_raised(
     (output_dir / "req-1_folder").mkdir()
     (output_dir / "req-1_link").symlink_to(outside)
     before = sorted(output_dir.parent.rglob("*"))
-    await OutputReader(client, output_dir=output_dir).remove(ref, "req-1")
+    await OutputReader(client, output_dir=output_dir).remove([ref], "req-1")
     assert sorted(output_dir.parent.rglob("*")) == before
 
 
 async def test_without_a_shared_folder_nothing_is_removed(client: ComfyClient) -> None:
     """What lies on ComfyUI's machine stays there."""
-    await OutputReader(client).remove(_ref("req-1_a.png"), "req-1")
+    await OutputReader(client).remove([_ref("req-1_a.png")], "req-1")
