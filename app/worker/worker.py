@@ -23,7 +23,7 @@ from app.http import Probes
 from app.images import Converter
 from app.metrics import Metrics
 from app.prepare.prepare import Folders
-from app.prepare.workflows import Workflows
+from app.prepare.workflows import WorkflowInfo, Workflows
 from app.settings import Settings
 from app.settings.parts import prepare_config, process_config, storage_config
 from app.settings.setup import recycling
@@ -109,6 +109,7 @@ class Worker:
         )
         self._failure: ComfybusError | None = None
         self._inputs: RequestInputs | None = None
+        self._workflows: tuple[WorkflowInfo, ...] = ()
         process = process_config(settings)
         self._supervisor = Supervisor(process, self._client.alive, on_start=self._comfy_started) if process else None
         self._watch_metrics()
@@ -118,6 +119,7 @@ class Worker:
             models=self._client.models,
             metrics=self._metrics,
             topic_prefix=settings.topic_prefix,
+            workflows=lambda: self._workflows,
         )
 
     async def run(self) -> None:
@@ -190,6 +192,7 @@ class Worker:
         await self._until_comfy_answers()
         await self._bus.commands_read.wait()
         workflows = await anyio.to_thread.run_sync(Workflows.load, self._settings.workflow_dir or SHIPPED_WORKFLOWS)
+        self._workflows = tuple(workflows.describe_all())
         shared = await self._find_folders()
         self._pipeline = self._make_pipeline(shared, workflows, tasks)
         tasks.start_soon(self._presence.run)
