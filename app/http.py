@@ -105,11 +105,10 @@ class _Routes:
             body["reason"] = health.reason
         return _json(body, 200 if health.ok else 503)
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        """OpenMetrics."""
-        return web.Response(
-            body=self._probes.metrics.exposition(), headers={"Content-Type": self._probes.metrics.content_type}
-        )
+    async def metrics(self, request: web.Request) -> web.Response:
+        """OpenMetrics, or Prometheus' older text for who asks for that alone."""
+        body, content_type = self._probes.metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def docs(self, _: web.Request) -> web.Response:
         """The AsyncAPI document with this worker's channel names and workflows."""

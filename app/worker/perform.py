@@ -23,6 +23,7 @@ from app.worker.echo import Echo
 from app.worker.events import EventMaker
 from app.worker.inputs import RequestInputs
 from app.worker.job import Job
+from app.worker.measure import Swaps, measure
 from app.worker.resume import Collect, Follow, Submit, TryAgain, resume
 from app.worker.settle import Fail, Retry, after_failure, retry_delay_s
 from brokers.base import BrokerError, Bus, Letter, Message, Tries
@@ -89,6 +90,9 @@ class Performer:
     scratch: Path
     stop_within_s: float = field(default=STOP_WITHIN_S)
 
+    def __post_init__(self) -> None:
+        self._swaps = Swaps(self.metrics)
+
     async def perform(self, job: Job) -> Outcome:
         """Carry one prompt to its outcome; never raises but for cancellation and faults of the broker."""
         with job.scope:
@@ -152,7 +156,10 @@ class Performer:
         job.announce("preparing")
         graph = await self.inputs.prepare(job, request, hold)
         job.times.prepared = time.monotonic()
-        return await self.runs.submit(job, graph), graph
+        self.metrics.attempts.inc()
+        completed = await self.runs.submit(job, graph)
+        self._swaps.loads(graph)
+        return completed, graph
 
     async def _find(self, job: Job) -> Where:
         """Look for an earlier run; while ComfyUI does not answer nothing can be said of one that had begun."""
@@ -188,7 +195,8 @@ class Performer:
             event = self._complete_event(job, Complete(graph, completed, refs, files, delivered))
             if fit(event, lambda it: self._fits(job, it) and not it.truncated) is not None:
                 return delivered
-        return await store.links(refs, files, self.sink, job)
+        named = store.distinct(refs, files) if job.wants_links else files
+        return await store.links(refs, named, self.sink, job)
 
     # --- the answer
 
@@ -199,26 +207,11 @@ class Performer:
         stored = await job.delivery.settle(self._terminal(job, outcome), letter)
         job.times.answered = time.monotonic()
         self._count(job, outcome, stored=stored)
-        if isinstance(outcome, Complete):
-            self._measure(outcome.delivered, _stats(job, outcome.completed))
+        measure(self.metrics, job)
         refs = outcome.refs if isinstance(outcome, Complete) else list_outputs(outcome.error.saved, {})
         for ref in refs:
             await self.reader.remove(ref, job.key.id)
         await job.remove_scratch()
-
-    def _measure(self, delivered: store.Delivered, stats: Stats) -> None:
-        """Stage durations of a prompt that ran here."""
-        stages = {
-            "queue": stats.queue_time,
-            "prepare": stats.preprocess_time,
-            "run": stats.comfy_round_trip_time,
-            "convert": stats.postprocess_time,
-            "store": stats.upload_time,
-            "total": stats.total_time,
-        }
-        for stage, milliseconds in stages.items():
-            self.metrics.stage_seconds.labels(stage=stage).observe(milliseconds / 1000)
-        self.metrics.outputs.inc(len(delivered.outputs))
 
     def _terminal(self, job: Job, outcome: Complete | Fail) -> Message:
         """The terminal event as a message that fits the broker; whatever the outcome holds there is one."""
@@ -243,7 +236,11 @@ class Performer:
     def _count(self, job: Job, outcome: Complete | Fail, *, stored: bool) -> None:
         code = "" if isinstance(outcome, Complete) else outcome.error.code
         name = "complete" if isinstance(outcome, Complete) else "failed"
-        self.metrics.prompts.labels(outcome=name, code=code).inc()
+        self.metrics.answered(code)
+        if isinstance(outcome, Complete):
+            self.metrics.outputs.inc(len(outcome.delivered.outputs))
+        elif stored and outcome.dead_letter:
+            self.metrics.dead_letters.inc()
         if not stored:
             log.info("answered by somebody else before", outcome=name)
         elif isinstance(outcome, Fail):

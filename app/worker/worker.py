@@ -37,6 +37,7 @@ from app.worker.cancels import Cancels
 from app.worker.control import Control
 from app.worker.downloads import Downloads, ModelPlaces
 from app.worker.events import EventMaker
+from app.worker.gauges import Surroundings, watch_bus, watch_comfyui
 from app.worker.inputs import RequestInputs, make_inputs, resolve_reference
 from app.worker.intake import Intake
 from app.worker.job import Job
@@ -107,6 +108,7 @@ class Worker:
             capacity=settings.max_in_flight,
             in_flight=lambda: self._in_flight,
         )
+        self._surroundings = Surroundings(bus, {"cache": settings.cache_dir, "scratch": scratch})
         self._failure: ComfybusError | None = None
         self._inputs: RequestInputs | None = None
         self._workflows: tuple[WorkflowInfo, ...] = ()
@@ -130,7 +132,7 @@ class Worker:
         """
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            for part in (self._watch.run, self._outbox.run, self._control.run):
+            for part in (self._watch.run, self._outbox.run, self._control.run, self._surroundings.run):
                 tasks.start_soon(part)
             if self._settings.salad_metadata:
                 tasks.start_soon(DeletionCost(lambda: self._watch.queue_remaining).run)
@@ -221,6 +223,8 @@ class Worker:
         output_dir = settings.output_folder if shared.output else None
         reader = OutputReader(self._client, output_dir=output_dir)
         folders = Folders(settings.input_folder if shared.input else None, output_dir)
+        ours = {"input": folders.input_dir, "output": output_dir, "models": prepare_config(settings).model_dir}
+        self._surroundings.also({name: folder for name, folder in ours.items() if folder is not None})
         checkpoint = self._warm_up.checkpoint if self._warm_up else None
         self._inputs = make_inputs(settings, self._client, self.stores, folders, found, checkpoint)
         preparer = self._inputs.preparer
@@ -306,8 +310,8 @@ class Worker:
     def _watch_metrics(self) -> None:
         metrics = self._metrics
         metrics.watch("in_flight", "Prompts in hand.", lambda: self._in_flight)
-        metrics.watch("comfyui_up", "1 while ComfyUI answers.", lambda: float(self._watch.up))
-        metrics.watch(
-            "comfyui_queue", "Prompts in ComfyUI's queue, anybody's.", lambda: self._watch.queue_remaining or 0
-        )
-        metrics.watch("broker_ok", "1 while requests can be taken and answered.", lambda: float(self._bus.health().ok))
+        metrics.watch("capacity", "Slots for prompts.", lambda: self._settings.max_in_flight)
+        metrics.watch("heartbeat_timestamp_seconds", "The last sign of life.", lambda: self._presence.said_at)
+        watch_comfyui(metrics, self._watch, lambda: self._supervisor.starts if self._supervisor else 0)
+        watch_bus(metrics, self._bus, lambda: self._watch.connections)
+        self._surroundings.show(metrics)

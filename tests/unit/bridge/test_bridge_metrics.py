@@ -10,7 +10,7 @@ from app.bridge.metrics import MOST_HOSTS, BridgeMetrics
 
 def samples(metrics: BridgeMetrics) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    for family in text_string_to_metric_families(metrics.exposition().decode()):
+    for family in text_string_to_metric_families(metrics.exposition()[0].decode()):
         for sample in family.samples:
             found.setdefault(sample.name, {})[sample.labels.get("host", "")] = sample.value
     return found
