@@ -31,7 +31,7 @@ def test_delivered_retried_and_the_oldest_by_host() -> None:
     assert found["comfybus_webhook_given_up_total"] == {"b.example": 1}
     assert found["comfybus_webhook_waiting"] == {"a.example:8443": 1}
     assert found["comfybus_webhook_oldest_seconds"]["a.example:8443"] > 10**9
-    assert b"secret" not in metrics.exposition()
+    assert b"secret" not in metrics.exposition()[0]
 
 
 def test_hosts_are_bounded() -> None:
