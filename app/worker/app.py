@@ -16,7 +16,7 @@ from app.http import serve_http
 from app.settings import Settings
 from app.settings.setup import setup_config, warm_up_prompt
 from app.setup.installation import installation
-from app.worker.broker import make_bus
+from app.worker.broker import keep_letters, make_bus
 from app.worker.worker import Worker
 
 __all__ = ["run_worker"]
@@ -37,6 +37,7 @@ async def run_worker(settings: Settings) -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-")))
         worker = Worker(settings, bus, session, scratch, stop, await warm_up_prompt(settings))
         await stack.enter_async_context(worker.stores.open())
+        keep_letters(settings, bus, worker.stores, scratch)
         if (setup := setup_config(settings)) is not None:
             worker.installation = await stack.enter_async_context(installation(setup, worker.transfers.take))
         port = await stack.enter_async_context(serve_http(settings.host, settings.port, worker.probes))
