@@ -202,7 +202,7 @@ class Performer:
 
     async def answer(self, job: Job, outcome: Complete | Fail) -> None:
         """Publish the terminal event and settle; afterwards remove what is no longer needed."""
-        job.times.answering = time.monotonic()
+        job.answering()
         letter = self._letter(job, outcome.error) if isinstance(outcome, Fail) and outcome.dead_letter else None
         stored = await job.delivery.settle(self._terminal(job, outcome), letter)
         job.times.answered = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +45,7 @@ from app.worker.job import Job
 from app.worker.life import Recycler, Warmth
 from app.worker.outbox import Outbox
 from app.worker.perform import Limits, Performer
-from app.worker.pipeline import Pipeline
+from app.worker.pipeline import UNTRACED, Pipeline
 from app.worker.presence import Presence
 from app.worker.sinks import StoresSink, converting, scrubber_of
 from app.worker.system import SystemEvents
@@ -59,7 +60,12 @@ log = structlog.get_logger("comfybus.worker")
 
 
 class Worker:
-    """All parts of one worker around one ComfyUI."""
+    """All parts of one worker around one ComfyUI.
+
+    Attributes:
+        installation: What to install before ComfyUI starts; to be set before ``run``.
+        trace: A block around the work on each job; likewise.
+    """
 
     def __init__(
         self,
@@ -74,6 +80,7 @@ class Worker:
         self._warm_up = warm_up
         self._warmth = Warmth(warm_up, settings.prompt_timeout_s)
         self.installation: Installation | None = None
+        self.trace: Callable[[Job], AbstractContextManager[None]] = lambda _: UNTRACED
         self._bus = bus
         self._scratch = scratch
         self._stop = stop
@@ -257,6 +264,7 @@ class Worker:
             make_job=self._make_job,
             max_in_flight=settings.max_in_flight,
             ready_to_take=self._ready_to_take,
+            trace=self.trace,
         )
 
     def _make_job(self, delivery: Delivery, intake: Intake, tries: Tries) -> Job:
