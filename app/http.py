@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import anyio.to_thread
 import structlog
 from aiohttp import web
 
 from app.documents.asyncapi import asyncapi_yaml
 from app.errors import ComfyUnavailable, ConfigurationError
 from app.metrics import Metrics
+from app.prepare.workflows import WorkflowInfo
 from brokers.base import Health
 from schemas.base import dump_json
 
@@ -32,6 +34,7 @@ class Probes:
         models: ComfyUI's models by type.
         metrics: What is counted.
         topic_prefix: For the channel names in the document.
+        workflows: Those it has, for the document; none before they are loaded.
     """
 
     was_warm: Callable[[], bool]
@@ -39,6 +42,7 @@ class Probes:
     models: Callable[[], Awaitable[dict[str, list[str]]]]
     metrics: Metrics
     topic_prefix: str
+    workflows: Callable[[], Sequence[WorkflowInfo]]
 
 
 @asynccontextmanager
@@ -101,15 +105,16 @@ class _Routes:
             body["reason"] = health.reason
         return _json(body, 200 if health.ok else 503)
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        """OpenMetrics."""
-        return web.Response(
-            body=self._probes.metrics.exposition(), headers={"Content-Type": self._probes.metrics.content_type}
-        )
+    async def metrics(self, request: web.Request) -> web.Response:
+        """OpenMetrics, or Prometheus' older text for who asks for that alone."""
+        body, content_type = self._probes.metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def docs(self, _: web.Request) -> web.Response:
-        """The AsyncAPI document with this worker's channel names."""
-        return web.Response(text=asyncapi_yaml(self._probes.topic_prefix), content_type="application/yaml")
+        """The AsyncAPI document with this worker's channel names and workflows."""
+        prefix, workflows = self._probes.topic_prefix, self._probes.workflows()
+        text = await anyio.to_thread.run_sync(asyncapi_yaml, prefix, workflows)
+        return web.Response(text=text, content_type="application/yaml")
 
     async def models(self, _: web.Request) -> web.Response:
         """Model type to names, as ComfyUI has them now."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import anyio
 
 from brokers.channels import Channel
+from brokers.counts import BusCounts
 from brokers.messages import (
     BrokerError,
     BrokerRefused,
@@ -70,6 +71,8 @@ class Delivery(Protocol):
 
     Read it after ``claim``, which may find the traces of an earlier delivery.
     """
+    nearly_done: bool
+    """The holder sets it when only outputs have to be stored: a rebalance on Kafka waits a bounded time for it."""
     lost: anyio.Event
     """Set when the delivery was taken away: stop, publish nothing, ``release`` it.
 
@@ -182,6 +185,20 @@ class Bus(Protocol):
 
     def health(self) -> Health:
         """The state of the connection and of all that is needed to take and answer requests."""
+
+    @property
+    def counts(self) -> BusCounts:
+        """What happened so far."""
+
+    @property
+    def dropped_messages(self) -> int:
+        """Side messages that were not published."""
+
+    async def oldest_waiting(self) -> datetime | None:
+        """When the oldest request that nobody was given yet was published; None when none waits.
+
+        On Kafka of the partitions of this worker, as far as they were read. Also None when the broker cannot tell.
+        """
 
     def size_bytes(self, message: Message) -> int:
         """What a message counts against ``max_message_bytes``: body and encoded headers."""

@@ -35,8 +35,9 @@ async def serve_probes(host: str, port: int, ready: Callable[[], Health], metric
         body = {"version": version("comfybus"), "status": "ready" if state.ok else "not ready"}
         return _json(body if state.ok else {**body, "reason": state.reason}, 200 if state.ok else 503)
 
-    async def exposition(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.content_type})
+    async def exposition(request: web.Request) -> web.Response:
+        body, content_type = metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     app = web.Application()
     app.router.add_get("/health", health)

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from app.bridge.lanes import Lane
+from app.exposition import Exposition
 
 __all__ = ["BridgeMetrics"]
 
@@ -21,14 +21,12 @@ OTHERS: Final = "other"
 ATTEMPT_BUCKETS_S: Final = (0.01, 0.05, 0.2, 1, 5, 15, 40)
 
 
-class BridgeMetrics:
+class BridgeMetrics(Exposition):
     """All metrics of one bridge."""
 
-    content_type = CONTENT_TYPE_LATEST
-
     def __init__(self) -> None:
-        registry = CollectorRegistry()
-        self._registry = registry
+        super().__init__()
+        registry = self.registry
         self._hosts = set[str]()
         self._delivered = Counter(
             "comfybus_webhook_delivered", "Webhooks that their receiver took.", ("host",), registry=registry
@@ -66,18 +64,9 @@ class BridgeMetrics:
             self._hosts.add(host)
         return host
 
-    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """A gauge that is read when it is asked for."""
-        Gauge(f"comfybus_{name}", text, registry=self._registry).set_function(read)
-
     def watch_lanes(self, lanes: Callable[[], Iterable[Lane]]) -> None:
         """How many wait, and since when, by host; read when it is asked for."""
-        self._registry.register(_Lanes(lanes, self._label))
-
-    def exposition(self) -> bytes:
-        """All metrics in OpenMetrics text form."""
-        text: bytes = generate_latest(self._registry)  # type: ignore[no-untyped-call]  # the library has no types here
-        return text
+        self.registry.register(_Lanes(lanes, self._label))
 
 
 class _Lanes(Collector):

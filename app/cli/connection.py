@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from app.settings import Settings
-from app.settings.broker import nats_config
+from app.settings.broker import kafka_config, nats_config
 from brokers.base import Client, EventMessage
+from brokers.kafka import KafkaClient
 from brokers.nats import NatsClient
 from schemas.base import WrongField
 
@@ -28,8 +29,12 @@ async def open_client(settings: Settings) -> AsyncIterator[Client]:
         BrokerUnavailable: It does not answer.
         BrokerRefused: It refuses us or is too old.
     """
-    config = replace(nats_config(settings), first_connection_s=FIRST_CONNECTION_S)
-    async with NatsClient(config).open() as client:
+    client: Client
+    if settings.uses_kafka:
+        client = KafkaClient(replace(kafka_config(settings), first_connection_s=FIRST_CONNECTION_S))
+    else:
+        client = NatsClient(replace(nats_config(settings), first_connection_s=FIRST_CONNECTION_S))
+    async with client.open():
         yield client
 
 

@@ -69,12 +69,25 @@ def replay_letters(
 @schema.command("asyncapi")
 def print_asyncapi(
     prefix: Annotated[str, typer.Option(metavar="P", help="TOPIC_PREFIX of the channel names.")] = "comfyui",
+    workflows: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", exists=True, file_okay=False, help="WORKFLOW_DIR; else the shipped workflows."),
+    ] = None,
 ) -> None:
-    """Print the AsyncAPI 3 document as YAML."""
+    """Print the AsyncAPI 3 document as YAML.
+
+    With a schema of the inputs of each named workflow.
+    """
     from app.cli.checks import checked_prefix
     from app.documents.asyncapi import asyncapi_yaml
+    from app.logs import set_up_logs
+    from app.prepare.workflows import Workflows
+    from app.settings.tree import SHIPPED_WORKFLOWS
 
-    typer.echo(asyncapi_yaml(checked_prefix(prefix)), nl=False)
+    # What cannot be loaded is said beside the document, not in it.
+    set_up_logs("warning")
+    described = Workflows.load(workflows or SHIPPED_WORKFLOWS).describe_all()
+    typer.echo(asyncapi_yaml(checked_prefix(prefix), described), nl=False)
 
 
 @schema.command("json")

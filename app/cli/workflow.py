@@ -33,7 +33,8 @@ async def run_list(settings: Settings) -> int:
 async def run_show(settings: Settings, name: str) -> int:
     """The description and the table of inputs of one workflow."""
     info = (await _load(settings)).describe(name)
-    typer.echo(f"{info.name}\n\n{info.description}\n\n{markdown_table(info.fields)}")
+    table = markdown_table(info.fields) if info.fields else "It takes no inputs."
+    typer.echo("\n\n".join(part for part in (info.name, info.description, table) if part))
     return ExitCode.DONE
 
 

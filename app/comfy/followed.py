@@ -144,6 +144,10 @@ class Followed:
         """Node ids in the order in which they ran, with when each began; see ``ProgressMeter``."""
         return self._meter.visits
 
+    def class_of(self, node_id: str) -> str | None:
+        """The class of a node of its graph."""
+        return self._meter.class_of(node_id)
+
     def submitted(self, client_id: str | None) -> None:
         """Say that ComfyUI has it, or had the chance to take it; from now on its absence means ``Gone``.
 

@@ -88,6 +88,10 @@ class ProgressMeter:
         self._node = self._steps = None
         return self.current
 
+    def class_of(self, node_id: str) -> str | None:
+        """The class of a node of the graph; None if it has none."""
+        return _class_of(self._graph.get(node_id))
+
     def _place(self, data: Mapping[str, Any]) -> str | None:
         """The node of the graph a frame speaks of; for one made at run time the node that stands for it."""
         for key in ("node", "display_node"):

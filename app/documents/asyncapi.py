@@ -8,6 +8,7 @@ parameters of subjects, and the stream that keeps a channel.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -17,6 +18,8 @@ from faststream.specification import AsyncAPI
 from app.documents.channels import CHANNELS, PARAMETERS, DescribedChannel, DescribedMessage
 from app.documents.headers import HEADERS
 from app.documents.json_schemas import MESSAGES, json_schemas
+from app.documents.workflow_requests import add_workflows
+from app.prepare.workflows import WorkflowInfo
 from brokers.channels import Names
 
 __all__ = ["CONTRACT_VERSION", "asyncapi_document", "asyncapi_yaml"]
@@ -47,14 +50,19 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def asyncapi_yaml(prefix: str = "comfyui") -> str:
-    """The document as YAML for one TOPIC_PREFIX."""
-    document = asyncapi_document(prefix)
+def asyncapi_yaml(prefix: str = "comfyui", workflows: Iterable[WorkflowInfo] = ()) -> str:
+    """The document as YAML; takes a second or so of one processor. See ``asyncapi_document``."""
+    document = asyncapi_document(prefix, workflows)
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def asyncapi_document(prefix: str = "comfyui") -> dict[str, Any]:
-    """The document as JSON data for one TOPIC_PREFIX."""
+def asyncapi_document(prefix: str = "comfyui", workflows: Iterable[WorkflowInfo] = ()) -> dict[str, Any]:
+    """The document as JSON data.
+
+    Args:
+        prefix: TOPIC_PREFIX.
+        workflows: Each becomes a message of the request channel, with the schema of its inputs.
+    """
     names = Names(prefix)
     written = AsyncAPI(
         _stubs(names),
@@ -76,6 +84,7 @@ def asyncapi_document(prefix: str = "comfyui") -> dict[str, Any]:
             {"$ref": f"#/channels/{described.key}/messages/{name}"} for name in described.message_names
         ]
     document["components"] = {"messages": _messages(), "schemas": _schemas()}
+    add_workflows(document, workflows)
     return {"asyncapi": document.pop("asyncapi"), **document}
 
 

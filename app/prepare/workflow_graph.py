@@ -45,7 +45,7 @@ class GraphWorkflow:
 
     Attributes:
         model: The inputs as a pydantic model, made from the values they have in the graph.
-        description: From the mapping, else empty.
+        description: Empty; a graph has none.
         wants_context: Never.
     """
 

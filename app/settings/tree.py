@@ -154,6 +154,15 @@ class Settings(BaseSettings):
     system_webhook_events: Events = ()
     host: str = "::"
     port: int = Field(default=3000, ge=0, le=65535)
+    # Traces. These are the standard variables; the SDK reads its others itself.
+    otel_sdk_disabled: bool = False
+    otel_traces_exporter: Literal["", "none", "otlp", "console"] = ""
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(checks.http_url)] = ""
+    otel_exporter_otlp_traces_endpoint: Annotated[str, AfterValidator(checks.http_url)] = ""
+    otel_exporter_otlp_protocol: str = "http/protobuf"
+    otel_exporter_otlp_traces_protocol: str = ""
+    otel_exporter_otlp_headers: SecretStr | None = None
+
     log_level: Literal["trace", "debug", "info", "warning", "error", "fatal"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

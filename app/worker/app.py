@@ -15,8 +15,10 @@ import structlog
 from app.http import serve_http
 from app.settings import Settings
 from app.settings.setup import setup_config, warm_up_prompt
+from app.settings.tracing import tracing_config
 from app.setup.installation import installation
-from app.worker.broker import make_bus
+from app.tracing.sdk import open_tracer
+from app.worker.broker import keep_letters, make_bus
 from app.worker.worker import Worker
 
 __all__ = ["run_worker"]
@@ -36,7 +38,13 @@ async def run_worker(settings: Settings) -> None:
         bus = await stack.enter_async_context(make_bus(settings).open())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-")))
         worker = Worker(settings, bus, session, scratch, stop, await warm_up_prompt(settings))
+        tracing = tracing_config(settings, "comfybus-worker")
+        if (tracer := await stack.enter_async_context(open_tracer(tracing))) is not None and tracing is not None:
+            from app.tracing.prompts import PromptTraces  # noqa: PLC0415 - needs the packages of an extra
+
+            worker.trace = PromptTraces(tracer, tracing, settings.names).trace
         await stack.enter_async_context(worker.stores.open())
+        keep_letters(settings, bus, worker.stores, scratch)
         if (setup := setup_config(settings)) is not None:
             worker.installation = await stack.enter_async_context(installation(setup, worker.transfers.take))
         port = await stack.enter_async_context(serve_http(settings.host, settings.port, worker.probes))

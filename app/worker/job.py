@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -57,6 +57,13 @@ class Times:
     stored: float = 0.0
 
 
+class Trace(Protocol):
+    """Follows one job for whoever traces; see ``app.tracing.prompts``."""
+
+    def sending(self) -> None:
+        """``times.answering`` is set: its terminal event is made now."""
+
+
 class Job:
     """One delivery being worked on; also what ``app.comfy.run`` needs of it (``Run``) and the outbox (``Waiting``)."""
 
@@ -82,6 +89,8 @@ class Job:
         self.adopted = False
         self.scratch: Path | None = None
         self.followed: Followed | None = None
+        self.outcome: object = None
+        self.trace: Trace | None = None
         self._maker = maker
         self._outbox = outbox
         self._limit = ProgressLimit(progress_rate, time.monotonic)
@@ -184,6 +193,12 @@ class Job:
 
     # --- telling the world
 
+    def answering(self) -> None:
+        """Its terminal event is made and sent from now on."""
+        self.times.answering = time.monotonic()
+        if self.trace is not None:
+            self.trace.sending()
+
     def announce(self, status: Status) -> None:
         """Publish a change of status, with the latest progress; never twice the same."""
         if self._limit.announced != status:
@@ -202,6 +217,15 @@ class Job:
         if self._limit.announced != "running":
             self._limit.value(progress, publish=False)
             self.announce("running")
+            return
+        if (item := self._limit.value(progress)) is not None:
+            self._offer(item)
+        elif self._limit.waits:
+            self._outbox.await_due(self)
+
+    def fetching(self, progress: Progress) -> None:
+        """Its inputs come; what comes after it has been prepared, for somebody else, is not told."""
+        if self._limit.announced != "preparing":
             return
         if (item := self._limit.value(progress)) is not None:
             self._offer(item)

@@ -22,6 +22,7 @@ from app.worker.echo import Echo
 from app.worker.events import EventMaker
 from app.worker.inputs import RequestInputs
 from app.worker.job import Job
+from app.worker.measure import Swaps, measure
 from app.worker.resume import Collect, Follow, Submit, TryAgain, resume
 from app.worker.settle import Fail, Retry, after_failure, retry_delay_s
 from brokers.base import BrokerError, Bus, Letter, Message, Tries
@@ -90,6 +91,9 @@ class Performer:
     scratch: Path
     stop_within_s: float = field(default=STOP_WITHIN_S)
 
+    def __post_init__(self) -> None:
+        self._swaps = Swaps(self.metrics)
+
     async def perform(self, job: Job) -> Outcome:
         """Carry one prompt to its outcome; never raises but for cancellation and faults of the broker."""
         with job.scope:
@@ -153,7 +157,10 @@ class Performer:
         job.announce("preparing")
         graph = await self.inputs.prepare(job, request, hold)
         job.times.prepared = time.monotonic()
-        return await self.runs.submit(job, graph), graph
+        self.metrics.attempts.inc()
+        completed = await self.runs.submit(job, graph)
+        self._swaps.loads(graph)
+        return completed, graph
 
     async def _find(self, job: Job) -> Where:
         """Look for an earlier run; while ComfyUI does not answer nothing can be said of one that had begun."""
@@ -173,7 +180,8 @@ class Performer:
             job.scratch = None
         job.times.collected = time.monotonic()
         if (complete := await self._inline(job, completed, graph, refs, files)) is None:
-            delivered = await store.links(refs, files, self.sink, job)
+            named = store.distinct(refs, files) if job.wants_links else files
+            delivered = await store.links(refs, named, self.sink, job)
             complete = Complete(graph, completed, refs, files, delivered)
         job.times.delivered = time.monotonic()
         job.times.stored = job.times.delivered - job.times.collected
@@ -199,30 +207,15 @@ class Performer:
 
     async def answer(self, job: Job, outcome: Complete | Fail) -> None:
         """Publish the terminal event and settle; afterwards remove what is no longer needed."""
-        job.times.answering = time.monotonic()
+        job.answering()
         letter = self._letter(job, outcome.error) if isinstance(outcome, Fail) and outcome.dead_letter else None
         stored = await job.delivery.settle(self._terminal(job, outcome), letter)
         job.times.answered = time.monotonic()
         self._count(job, outcome, stored=stored)
-        if isinstance(outcome, Complete):
-            self._measure(outcome.delivered, _stats(job, outcome.completed))
+        measure(self.metrics, job)
         refs = outcome.refs if isinstance(outcome, Complete) else list_outputs(outcome.error.saved, {})
         await self.reader.remove(refs, job.key.id)
         await job.remove_scratch()
-
-    def _measure(self, delivered: store.Delivered, stats: Stats) -> None:
-        """Stage durations of a prompt that ran here."""
-        stages = {
-            "queue": stats.queue_time,
-            "prepare": stats.preprocess_time,
-            "run": stats.comfy_round_trip_time,
-            "convert": stats.postprocess_time,
-            "store": stats.upload_time,
-            "total": stats.total_time,
-        }
-        for stage, milliseconds in stages.items():
-            self.metrics.stage_seconds.labels(stage=stage).observe(milliseconds / 1000)
-        self.metrics.outputs.inc(len(delivered.outputs))
 
     def _terminal(self, job: Job, outcome: Complete | Fail) -> Message:
         """The terminal event as a message that fits the broker; whatever the outcome holds there is one."""
@@ -259,7 +252,11 @@ class Performer:
     def _count(self, job: Job, outcome: Complete | Fail, *, stored: bool) -> None:
         code = "" if isinstance(outcome, Complete) else outcome.error.code
         name = "complete" if isinstance(outcome, Complete) else "failed"
-        self.metrics.prompts.labels(outcome=name, code=code).inc()
+        self.metrics.answered(code)
+        if isinstance(outcome, Complete):
+            self.metrics.outputs.inc(len(outcome.delivered.outputs))
+        elif stored and outcome.dead_letter:
+            self.metrics.dead_letters.inc()
         if not stored:
             log.info("answered by somebody else before", outcome=name)
         elif isinstance(outcome, Fail):

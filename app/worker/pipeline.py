@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import anyio
 import structlog
@@ -31,6 +32,8 @@ NOT_READY_PAUSE_S = 0.25
 CLAIM_TRIES = 5
 CLAIM_PAUSE_S = 0.5
 FAULT_PAUSE_S = 10.0
+# One for all: traces that are off cost nothing.
+UNTRACED = nullcontext()
 
 log = structlog.get_logger("comfybus.pipeline")
 
@@ -49,6 +52,7 @@ class Pipeline:
         make_job: Callable[..., Job],
         max_in_flight: int,
         ready_to_take: Callable[[], Health],
+        trace: Callable[[Job], AbstractContextManager[None]] = lambda _: UNTRACED,
     ) -> None:
         """Prepare; ``run`` does the work.
 
@@ -61,6 +65,7 @@ class Pipeline:
             make_job: Makes the job of a delivery, its intake and its tries.
             max_in_flight: Slots.
             ready_to_take: Whether a request may be asked for now: ComfyUI is up, commands were read back.
+            trace: A block around the work on a job that traces it.
         """
         self._bus = bus
         self._performer = performer
@@ -71,6 +76,7 @@ class Pipeline:
         self._max_in_flight = max_in_flight
         self._slots = anyio.Semaphore(max_in_flight)
         self._ready_to_take = ready_to_take
+        self._trace = trace
         self._jobs: dict[RequestKey, Job] = {}
         self._draining = anyio.Event()
         self._idle = anyio.Event()
@@ -175,7 +181,8 @@ class Pipeline:
             job.times.received = received
             self._jobs[job.key] = job
             try:
-                await self._perform(job)
+                with self._trace(job):
+                    await self._perform(job)
             finally:
                 del self._jobs[job.key]
                 job.done()
@@ -198,6 +205,7 @@ class Pipeline:
             tasks.start_soon(self._stop_when_lost, job)
             outcome = await self._performer.perform(job)
             tasks.cancel_scope.cancel()
+        job.outcome = outcome
         match outcome:
             case HandBack():
                 log.info("handed back", origin=str(job.delivery.origin))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,12 @@ log = structlog.get_logger("comfybus.presence")
 
 
 class Presence:
-    """Publishes worker events."""
+    """Publishes worker events.
+
+    Attributes:
+        models: Names by folder, as last published.
+        said_at: When the worker last gave a sign of life that the broker could take, seconds since 1970.
+    """
 
     def __init__(
         self,
@@ -50,6 +56,7 @@ class Presence:
         self._process = uuid.uuid4().hex[:12]
         self._count = 0
         self.models: dict[str, list[str]] = {}
+        self.said_at = 0.0
 
     async def run(self) -> None:
         """Say that the worker started, then that it lives, until cancelled."""
@@ -78,6 +85,8 @@ class Presence:
         if what == "worker.heartbeat":
             await self._look_for_a_double(message)
         await self._bus.publish(message)
+        if self._bus.health().ok:
+            self.said_at = time.time()
 
     async def _look_for_a_double(self, heartbeat: Message) -> None:
         """Report another process that lives under the same worker id: its commands and events would be ours."""

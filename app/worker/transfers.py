@@ -43,6 +43,12 @@ class Transfers:
         self._metrics.transfers.labels(event=transfer.event, backend=transfer.backend).inc()
         if transfer.size_bytes and transfer.event in ("downloaded", "uploaded"):
             self._metrics.transfer_bytes.labels(event=transfer.event, backend=transfer.backend).inc(transfer.size_bytes)
+        if transfer.duration_s:
+            self._metrics.transfer_seconds.labels(event=transfer.event, backend=transfer.backend).inc(
+                transfer.duration_s
+            )
+        if transfer.event in ("hit", "downloaded"):
+            self._metrics.cached(hit=transfer.event == "hit")
         if transfer.error is not None:
             log.warning("transfer failed", what=transfer.event, url=transfer.url, reason=transfer.error)
         if transfer.event not in _EVENTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from app.http import Probes
 from app.images import Converter
 from app.metrics import Metrics
 from app.prepare.prepare import Folders
-from app.prepare.workflows import Workflows
+from app.prepare.workflows import WorkflowInfo, Workflows
 from app.settings import Settings
 from app.settings.parts import prepare_config, process_config, storage_config
 from app.settings.setup import recycling
@@ -37,13 +38,14 @@ from app.worker.cancels import Cancels
 from app.worker.control import Control
 from app.worker.downloads import Downloads, ModelPlaces
 from app.worker.events import EventMaker
+from app.worker.gauges import Surroundings, watch_bus, watch_comfyui
 from app.worker.inputs import RequestInputs, make_inputs, resolve_reference
 from app.worker.intake import Intake
 from app.worker.job import Job
 from app.worker.life import Recycler, Warmth
 from app.worker.outbox import Outbox
 from app.worker.perform import Limits, Performer
-from app.worker.pipeline import Pipeline
+from app.worker.pipeline import UNTRACED, Pipeline
 from app.worker.presence import Presence
 from app.worker.sinks import StoresSink, converting, scrubber_of
 from app.worker.system import SystemEvents
@@ -58,7 +60,12 @@ log = structlog.get_logger("comfybus.worker")
 
 
 class Worker:
-    """All parts of one worker around one ComfyUI."""
+    """All parts of one worker around one ComfyUI.
+
+    Attributes:
+        installation: What to install before ComfyUI starts; to be set before ``run``.
+        trace: A block around the work on each job; likewise.
+    """
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class Worker:
         self._warm_up = warm_up
         self._warmth = Warmth(warm_up, settings.prompt_timeout_s)
         self.installation: Installation | None = None
+        self.trace: Callable[[Job], AbstractContextManager[None]] = lambda _: UNTRACED
         self._bus = bus
         self._scratch = scratch
         self._stop = stop
@@ -107,8 +115,10 @@ class Worker:
             capacity=settings.max_in_flight,
             in_flight=lambda: self._in_flight,
         )
+        self._surroundings = Surroundings(bus, {"cache": settings.cache_dir, "scratch": scratch})
         self._failure: ComfybusError | None = None
         self._inputs: RequestInputs | None = None
+        self._workflows: tuple[WorkflowInfo, ...] = ()
         process = process_config(settings)
         self._supervisor = Supervisor(process, self._client.alive, on_start=self._comfy_started) if process else None
         self._watch_metrics()
@@ -118,6 +128,7 @@ class Worker:
             models=self._client.models,
             metrics=self._metrics,
             topic_prefix=settings.topic_prefix,
+            workflows=lambda: self._workflows,
         )
 
     async def run(self) -> None:
@@ -128,7 +139,7 @@ class Worker:
         """
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            for part in (self._watch.run, self._outbox.run, self._control.run):
+            for part in (self._watch.run, self._outbox.run, self._control.run, self._surroundings.run):
                 tasks.start_soon(part)
             if self._settings.salad_metadata:
                 tasks.start_soon(DeletionCost(lambda: self._watch.queue_remaining).run)
@@ -190,6 +201,7 @@ class Worker:
         await self._until_comfy_answers()
         await self._bus.commands_read.wait()
         workflows = await anyio.to_thread.run_sync(Workflows.load, self._settings.workflow_dir or SHIPPED_WORKFLOWS)
+        self._workflows = tuple(workflows.describe_all())
         shared = await self._find_folders()
         self._pipeline = self._make_pipeline(shared, workflows, tasks)
         tasks.start_soon(self._presence.run)
@@ -218,6 +230,8 @@ class Worker:
         output_dir = settings.output_folder if shared.output else None
         reader = OutputReader(self._client, output_dir=output_dir)
         folders = Folders(settings.input_folder if shared.input else None, output_dir)
+        ours = {"input": folders.input_dir, "output": output_dir, "models": prepare_config(settings).model_dir}
+        self._surroundings.also({name: folder for name, folder in ours.items() if folder is not None})
         checkpoint = self._warm_up.checkpoint if self._warm_up else None
         self._inputs = make_inputs(settings, self._client, self.stores, folders, found, checkpoint)
         preparer = self._inputs.preparer
@@ -250,6 +264,7 @@ class Worker:
             make_job=self._make_job,
             max_in_flight=settings.max_in_flight,
             ready_to_take=self._ready_to_take,
+            trace=self.trace,
         )
 
     def _make_job(self, delivery: Delivery, intake: Intake, tries: Tries) -> Job:
@@ -303,8 +318,8 @@ class Worker:
     def _watch_metrics(self) -> None:
         metrics = self._metrics
         metrics.watch("in_flight", "Prompts in hand.", lambda: self._in_flight)
-        metrics.watch("comfyui_up", "1 while ComfyUI answers.", lambda: float(self._watch.up))
-        metrics.watch(
-            "comfyui_queue", "Prompts in ComfyUI's queue, anybody's.", lambda: self._watch.queue_remaining or 0
-        )
-        metrics.watch("broker_ok", "1 while requests can be taken and answered.", lambda: float(self._bus.health().ok))
+        metrics.watch("capacity", "Slots for prompts.", lambda: self._settings.max_in_flight)
+        metrics.watch("heartbeat_timestamp_seconds", "The last sign of life.", lambda: self._presence.said_at)
+        watch_comfyui(metrics, self._watch, lambda: self._supervisor.starts if self._supervisor else 0)
+        watch_bus(metrics, self._bus, lambda: self._watch.connections)
+        self._surroundings.show(metrics)

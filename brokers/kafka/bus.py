@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 
 import anyio
 import structlog
@@ -11,8 +12,10 @@ from anyio.abc import TaskGroup
 
 from brokers.base import BrokerError, CommandMessage, Health, Message, MessageTooLarge
 from brokers.channels import Channel
+from brokers.counts import BusCounts
 from brokers.kafka import headers
 from brokers.kafka.answered import AnswerReader
+from brokers.kafka.by_reference import read_letter_body
 from brokers.kafka.commands import Commands
 from brokers.kafka.config import KafkaConfig
 from brokers.kafka.declare import Declaration
@@ -156,6 +159,15 @@ class KafkaBus:
             request_partition if counts[event.channel] == counts[Channel.REQUEST] else None,
         )
 
+    async def read_letter(self, url: str) -> bytes | None:
+        """The request in the dead letter that a replay refers to; None when the URL is of something else.
+
+        Raises:
+            BrokerRefused: The letter is no longer kept.
+            BrokerUnavailable: No answer.
+        """
+        return await read_letter_body(self.link, url)
+
     # --- side channels
 
     async def publish(self, message: Message) -> None:
@@ -186,6 +198,15 @@ class KafkaBus:
         return self._commands.read_back
 
     # --- health
+
+    @property
+    def counts(self) -> BusCounts:
+        """See the protocol."""
+        return self.link.counts
+
+    async def oldest_waiting(self) -> datetime | None:
+        """See the protocol."""
+        return self._holdings.oldest_waiting
 
     @property
     def stands_by(self) -> bool:

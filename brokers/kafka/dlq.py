@@ -9,10 +9,11 @@ import anyio
 from brokers.base import BrokerRefused, DeadLetter
 from brokers.channels import Channel
 from brokers.kafka import follow
+from brokers.kafka.by_reference import letter_url, with_reference
 from brokers.kafka.clients import abandon_producer, make_producer
 from brokers.kafka.declare import topic_limits
 from brokers.kafka.errors import doing
-from brokers.kafka.headers import Headers, decode, record_size
+from brokers.kafka.headers import Headers, decode, header_size, record_size
 from brokers.kafka.layout import DEFAULT_LIMIT_BYTES
 from brokers.kafka.letters import BODY_BYTES, DATAREF, ORIGINAL
 from brokers.kafka.library import ConsumerRecord, TopicPartition
@@ -92,9 +93,13 @@ async def replay(link: Link, letter: DeadLetter) -> int:
             stored = await _stored(link, letter)
             headers = replay_headers(letter, stored, number)
             body = stored.value or b""
-            if record_size(letter.request_id, body, decode(headers)) > limit:
+            if body and _size(letter, body, headers) > limit:
+                # It was as large as the topic takes without what a replay adds: only a reference fits.
+                source = TopicPartition(stored.topic, stored.partition)
+                headers, body = with_reference(headers, letter_url(source, stored.offset)), b""
+            if _size(letter, body, headers) > limit:
                 raise BrokerRefused(
-                    f"the request in {letter.place} is so large that the replay's own headers do not fit; raise "
+                    f"the headers of the request in {letter.place} leave no room for those of the replay; raise "
                     f"max.message.bytes of {request_topic} by 1 KiB"
                 )
             async with producer.transaction():
@@ -104,6 +109,10 @@ async def replay(link: Link, letter: DeadLetter) -> int:
     finally:
         await abandon_producer(producer)
     return number
+
+
+def _size(letter: DeadLetter, body: bytes, headers: Headers) -> int:
+    return record_size(letter.request_id, body, {}) + sum(header_size(name, value) for name, value in headers)
 
 
 async def _stored(link: Link, letter: DeadLetter) -> ConsumerRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 
 import anyio
@@ -47,6 +48,12 @@ class Holdings:
     def deliveries(self) -> Iterator[KafkaDelivery]:
         """Everything that is handed out and not settled."""
         return (delivery for partition in self.partitions.values() for delivery in list(partition.held.values()))
+
+    @property
+    def oldest_waiting(self) -> datetime | None:
+        """When the oldest request that was read and not yet handed out was published."""
+        heads = [at for partition in self.partitions.values() if (at := partition.oldest_ready_ms) is not None]
+        return datetime.fromtimestamp(min(heads) / 1000, UTC) if heads else None
 
     @property
     def has_released(self) -> bool:

@@ -41,11 +41,11 @@ class Letters:
         Args:
             link: For the names.
             declaration: For the limit of the dead letter topic.
-            keep_body: Where bodies go whose letter would not fit a topic without the room for it.
+            keep_body: Where bodies go whose letter would not fit a topic without the room for it; may be set later.
         """
         self._topic = link.names.topic(Channel.DEAD_LETTER)
         self._declaration = declaration
-        self._keep_body = keep_body
+        self.keep_body = keep_body
 
     async def compose(self, delivery: KafkaDelivery, letter: Letter) -> Outgoing:
         """The letter as a record that fits its topic."""
@@ -55,9 +55,9 @@ class Letters:
         found = _originals(delivery.raw_headers, own) + headers.encode(own)
         body, key = delivery.body, letter.request_id
         limit = self._declaration.limit_bytes(Channel.DEAD_LETTER)
-        if _size(key, body, found) > limit and self._keep_body is not None:
+        if _size(key, body, found) > limit and self.keep_body is not None:
             place = delivery.origin.source
-            url = await self._keep_body(f"dlq/{key}/{place.partition}-{place.offset}", body)
+            url = await self.keep_body(f"dlq/{key}/{place.partition}-{place.offset}", body)
             kept = [(f"{ORIGINAL}{name}" if name == DATAREF else name, value) for name, value in found]
             found = [*kept, *headers.encode({DATAREF: url, BODY_BYTES: str(len(body))})]
             body = b""

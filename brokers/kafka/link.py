@@ -10,6 +10,7 @@ import anyio
 import structlog
 
 from brokers.base import BrokerError, BrokerRefused, BrokerUnavailable
+from brokers.counts import BusCounts
 from brokers.kafka.clients import make_admin
 from brokers.kafka.config import KafkaConfig
 from brokers.kafka.errors import FOREIGN, doing, translated
@@ -50,6 +51,7 @@ class Link:
         self.names = config.names
         self.options = config.client_options()
         self.is_connected = False
+        self.counts = BusCounts()
         self._admin: AIOKafkaAdminClient
 
     @asynccontextmanager
@@ -126,6 +128,7 @@ class Link:
             else:
                 if not self.is_connected:
                     log.info("connection to Kafka restored")
+                    self.counts.reconnects += 1
                 self.is_connected = True
 
     def check_version(self) -> None:

@@ -146,6 +146,12 @@ class Partition:
         return self._ready[0] if self._ready and self.is_open else None
 
     @property
+    def oldest_ready_ms(self) -> int | None:
+        """When the request that is handed out next was published, milliseconds since 1970."""
+        received = self._memory.get(self._ready[0]) if self._ready else None
+        return received.record.timestamp if received else None
+
+    @property
     def next_due(self) -> float | None:
         """When the next retry's time comes, on anyio's clock."""
         return self._waiting[0][0] if self._waiting and self.is_open else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TypeVar
 
 import anyio
@@ -12,8 +13,10 @@ import structlog
 
 from brokers.base import BrokerError, BrokerUnavailable, CommandMessage, Health, Message, MessageTooLarge, RequestKey
 from brokers.channels import Channel
+from brokers.counts import BusCounts
 from brokers.nats import headers
 from brokers.nats.answers import Answers
+from brokers.nats.backlog import oldest_waiting
 from brokers.nats.commands import Commands
 from brokers.nats.connection import NatsConfig
 from brokers.nats.declare import Declaration
@@ -230,6 +233,15 @@ class NatsBus:
         self._commands.wake()
 
     # --- health
+
+    @property
+    def counts(self) -> BusCounts:
+        """See the protocol."""
+        return self.link.counts
+
+    async def oldest_waiting(self) -> datetime | None:
+        """See the protocol."""
+        return await oldest_waiting(self.link)
 
     def health(self) -> Health:
         """See the protocol."""

@@ -45,6 +45,7 @@ class NatsDelivery:
         self.headers: Mapping[str, str] = message.headers or {}
         metadata = message.metadata
         self.redelivered: bool = metadata.num_delivered > 1
+        self.nearly_done = False
         self.place = Place(metadata.sequence.stream, metadata.timestamp)
         self.origin = RequestOrigin(
             RequestSource(stream=metadata.stream, sequence=self.place.sequence), published_at=metadata.timestamp

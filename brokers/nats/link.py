@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from brokers.base import BrokerError, BrokerRefused, BrokerUnavailable, MessageTooLarge
+from brokers.counts import BusCounts
 from brokers.nats.connection import MINIMUM_SERVER, NatsConfig, make_broker
 from brokers.nats.errors import FOREIGN, NO_MESSAGE, STREAM_MISSING, WRONG_LAST_SEQUENCE, translated
 from brokers.nats.headers import HEADERS_LIMIT_BYTES, encoded_size
@@ -68,6 +69,7 @@ class Link:
         self.client: Client
         self.js: JetStreamContext
         self.on_restored: list[Callable[[], None]] = []
+        self.counts = BusCounts()
         self._restored = anyio.Event()
         self._first_attempt = anyio.CancelScope()
         self._last_error: Exception | None = None
@@ -187,6 +189,7 @@ class Link:
 
     async def _on_restored(self) -> None:
         log.info("connection to NATS restored")
+        self.counts.reconnects += 1
         self._last_error = None
         # Each restoration has an event of its own: whoever waits next waits for the next one.
         restored, self._restored = self._restored, anyio.Event()

@@ -56,6 +56,7 @@ class Upkeep:
             for delivery in list(self._bus.in_hand.values()):
                 if self._bus.link.is_connected:
                     await delivery.renew()
+                    self._bus.counts.lease_extensions += 1
 
     async def _keep_layout(self, troubles: Troubles) -> None:
         pause_s = PAUSE_FIRST_S

@@ -52,8 +52,8 @@ async def test_fifty_prompts_survive_five_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [11, 12, 13])
 async def test_a_thousand_prompts_survive_a_hundred_kills(tmp_path: Path, seed: int) -> None:
     """1,000 prompts, 100 kills over workers, ComfyUIs and the broker: none lost, none answered twice."""
-    await kill_anything(tmp_path, 1000, 100, seed=seed, within_s=900)
+    await kill_anything(tmp_path, 1000, 100, seed=seed, within_s=2000)

@@ -28,7 +28,7 @@ from tests.support.processes import Process, free_port, launch
 VERSION = os.environ.get("KAFKA_VERSION", "4.1.1")
 SERVICES = Path(__file__).parents[2] / ".services"
 EXISTING = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
 # The stranger is let in and allowed nothing.
 USER, STRANGER, PASSWORD = "worker", "stranger", "pass-wörd"
 

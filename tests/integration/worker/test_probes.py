@@ -42,6 +42,7 @@ async def test_probes_metrics_documents_and_models(stack: Stack) -> None:
     assert families["comfybus_comfyui_up"].samples[0].value == 1
     document = yaml.safe_load((await fetch(f"{url}/docs"))[2])
     assert document["asyncapi"].startswith("3.")
+    assert "workflow_sd15_txt2img.input" in document["components"]["schemas"]
     status, content_type, text = await fetch(f"{url}/models")
     assert (status, content_type) == (200, "application/json")
     assert '"checkpoints"' in text

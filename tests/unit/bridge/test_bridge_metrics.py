@@ -10,7 +10,7 @@ from app.bridge.metrics import MOST_HOSTS, BridgeMetrics
 
 def samples(metrics: BridgeMetrics) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    for family in text_string_to_metric_families(metrics.exposition().decode()):
+    for family in text_string_to_metric_families(metrics.exposition()[0].decode()):
         for sample in family.samples:
             found.setdefault(sample.name, {})[sample.labels.get("host", "")] = sample.value
     return found
@@ -31,7 +31,7 @@ def test_delivered_retried_and_the_oldest_by_host() -> None:
     assert found["comfybus_webhook_given_up_total"] == {"b.example": 1}
     assert found["comfybus_webhook_waiting"] == {"a.example:8443": 1}
     assert found["comfybus_webhook_oldest_seconds"]["a.example:8443"] > 10**9
-    assert b"secret" not in metrics.exposition()
+    assert b"secret" not in metrics.exposition()[0]
 
 
 def test_hosts_are_bounded() -> None:
