@@ -160,8 +160,6 @@ class Preparer:
         self, jobs: Sequence[Job], key: RequestKey, credentials: Sequence[Credential], hold: Hold
     ) -> list[Any]:
         """The new values, in the order of the jobs."""
-        if not jobs:
-            return []
         values: list[Any] = [None] * len(jobs)
         failures: list[Exception] = []
         limiter = anyio.CapacityLimiter(self._config.parallel)

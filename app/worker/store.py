@@ -106,8 +106,7 @@ async def inline(refs: Sequence[OutputRef], files: dict[int, OutputFile]) -> Del
     def read(path: Path) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
-    paths = [files[index].local.path for index in sorted(files)]
-    contents = await anyio.to_thread.run_sync(lambda: [read(path) for path in paths]) if paths else []
+    contents = [await anyio.to_thread.run_sync(read, files[index].local.path) for index in sorted(files)]
     return _delivered(refs, files, contents, [None] * len(contents))
 
 
