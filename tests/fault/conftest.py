@@ -10,7 +10,7 @@ import anyio
 
 from tests.support.outsider import Event
 from tests.support.processes import StandIn, Worker
-from tests.support.stack import NatsServer, Stack
+from tests.support.stack import Server, Stack
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Chaos:
         self.random = random.Random(self.seed)
 
     @property
-    def victims(self) -> list[Worker | StandIn | NatsServer]:
+    def victims(self) -> list[Worker | StandIn | Server]:
         return [*self.stack.workers, *self.stack.comfys, self.stack.broker]
 
     async def kill_one(self) -> None:

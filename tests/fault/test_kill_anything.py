@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 async def kill_anything(folder: Path, prompts: int, kills: int, seed: int, within_s: float) -> None:
     """Prompts on two workers with a ComfyUI each; workers, ComfyUIs and the broker are killed at random moments."""
-    async with run_stack(folder, MAX_ATTEMPTS=100, NATS_ACK_WAIT_S=2, MAX_IN_FLIGHT=4) as stack:
+    async with run_stack(folder, MAX_ATTEMPTS=100, NATS_ACK_WAIT_S=2, MAX_IN_FLIGHT=4, PARTITIONS=4) as stack:
         for _ in range(2):
             await stack.worker(await stack.comfy()).start()
         ids = [f"k{seed}-{number}" for number in range(prompts)]

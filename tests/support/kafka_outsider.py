@@ -9,7 +9,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import anyio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -44,6 +46,7 @@ class KafkaOutsider:
     prefix: str = "comfyui"
     partitions: int = 4
     limit_bytes: int | None = None
+    store: Path | None = None
     events: list[Event] = field(default_factory=list)
     _by_id: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     _terminals: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
@@ -235,6 +238,25 @@ class KafkaOutsider:
                 found[TopicPartition(topic, number)] = read_mark(offset, metadata)
         return found
 
+    async def put_output(self, key: str, body: bytes) -> str:
+        """A file of the folder that OUTPUT_STORE names."""
+        assert self.store is not None
+        path = self.store / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+        return f"file://{quote(str(path))}"
+
+    async def fetch_output(self, url: str) -> bytes:
+        return Path(unquote(url.removeprefix("file://"))).read_bytes()
+
+    async def request_limit_bytes(self) -> int:
+        """The frame of a batch and of the one record in it counts too."""
+        return (self.limit_bytes or 1_048_588) - 100
+
+    def is_request_place(self, source: dict[str, Any]) -> bool:
+        place = {"topic": self.topic("prompt.request"), "partition": source.get("partition")}
+        return source == {**place, "offset": source.get("offset")}
+
     def heard(self, request_id: str | None = None, channel: str = "") -> list[Event]:
         events = self._by_id[request_id] if request_id is not None else self.events
         return [event for event in events if event.channel.startswith(channel)]
@@ -262,4 +284,4 @@ def _event(channel: str, record: Any) -> Event:
     found = {f"ce-{name[3:]}" if name.startswith("ce_") else name: value for name, value in headers.items()}
     if record.key is not None:
         found["kafka-key"] = record.key.decode("utf-8", "replace")
-    return Event(channel, found, body)
+    return Event(channel, found, body, record.value or b"")

@@ -38,7 +38,7 @@ async def run_kafka_stack(folder: Path, **env: Any) -> AsyncIterator[Stack]:
     }
     (folder / "store").mkdir(parents=True, exist_ok=True)
     partitions = int(own.pop("PARTITIONS", PARTITIONS))
-    outside = KafkaOutsider(kafka.bootstrap, kafka.prefix, partitions)
+    outside = KafkaOutsider(kafka.bootstrap, kafka.prefix, partitions, store=folder / "store")
     async with AsyncExitStack() as cleanup:
         stack = Stack(folder, kafka, outside, own)
 

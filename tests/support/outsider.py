@@ -14,18 +14,19 @@ from typing import Any, Protocol
 
 import anyio
 import nats
-from nats.js.errors import NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
 
 TERMINAL = ("prompt.complete", "prompt.failed")
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event as it came: its channel without the prefix, headers in lower case, decoded body."""
+    """One event as it came: its channel without the prefix, headers in lower case, decoded body and its bytes."""
 
     channel: str
     headers: dict[str, str]
     body: dict[str, Any]
+    data: bytes = b""
 
 
 class Outsider(Protocol):
@@ -54,6 +55,18 @@ class Outsider(Protocol):
 
     def heard(self, request_id: str | None = None, channel: str = "") -> list[Event]:
         """Live events heard so far."""
+
+    async def put_output(self, key: str, body: bytes) -> str:
+        """Store bytes where the worker stores outputs; returns their URL."""
+
+    async def fetch_output(self, url: str) -> bytes:
+        """The bytes of an output that travelled as a reference."""
+
+    async def request_limit_bytes(self) -> int:
+        """The largest body that a request without headers may have."""
+
+    def is_request_place(self, source: dict[str, Any]) -> bool:
+        """Whether this says where a request stood on this broker."""
 
 
 @dataclass
@@ -100,7 +113,7 @@ class NatsOutsider:
             body = {"raw": data}
         if not isinstance(body, dict):
             body = {"raw": data}
-        return Event(channel, {k.lower(): v for k, v in (headers or {}).items()}, body)
+        return Event(channel, {k.lower(): v for k, v in (headers or {}).items()}, body, data)
 
     async def send(self, body: bytes | dict[str, Any], headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -139,11 +152,6 @@ class NatsOutsider:
     async def letters(self) -> list[Event]:
         return await self._all("dlq")
 
-    async def raw_letter(self) -> Any:
-        """The last dead letter as it is stored."""
-        flat = self.prefix.replace(".", "_")
-        return await self.js.get_last_msg(f"{flat}-dlq", f"{self.prefix}.prompt.request.dlq")
-
     async def _all(self, stream: str) -> list[Event]:
         """Every message of a stream; what was read before is remembered."""
         name = f"{self.prefix.replace('.', '_')}-{stream}"
@@ -164,3 +172,41 @@ class NatsOutsider:
     def heard(self, request_id: str | None = None, channel: str = "") -> list[Event]:
         events = self._by_id[request_id] if request_id is not None else self.events
         return [event for event in events if event.channel.startswith(channel)]
+
+    @property
+    def _bucket(self) -> str:
+        return f"{self.prefix.replace('.', '_')}-outputs"
+
+    async def put_output(self, key: str, body: bytes) -> str:
+        try:
+            store = await self.js.create_object_store(self._bucket)
+        except BadRequestError:
+            store = await self.js.object_store(self._bucket)
+        await store.put(key, body)
+        return f"nats://{self._bucket}/{key}"
+
+    async def fetch_output(self, url: str) -> bytes:
+        bucket, _, key = url.removeprefix("nats://").partition("/")
+        return (await (await self.js.object_store(bucket)).get(key)).data or b""
+
+    async def request_limit_bytes(self) -> int:
+        return int(self.nc.max_payload)
+
+    def is_request_place(self, source: dict[str, Any]) -> bool:
+        return source == {"stream": f"{self.prefix.replace('.', '_')}-request", "sequence": source.get("sequence")}
+
+
+def place_in(letter: Event) -> dict[str, Any]:
+    """Where the request of a dead letter stood, as ``source`` of its event has it."""
+    found: dict[str, Any] = {}
+    for name in ("stream", "topic", "sequence", "partition", "offset"):
+        if (value := letter.headers.get(f"comfybus-{name}")) is not None:
+            found[name] = int(value) if value.isdecimal() else value
+    return found
+
+
+async def request_in(outside: Outsider, letter: Event) -> bytes:
+    """The bytes of the request in a dead letter, wherever they are kept."""
+    if "comfybus-body-bytes" not in letter.headers:
+        return letter.data
+    return await outside.fetch_output(letter.headers["ce-dataref"])

@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
+from brokers.base import Client
+from brokers.channels import Names
 from brokers.embedded import find_server
-from tests.support.outsider import NatsOutsider
+from brokers.kafka import KafkaClient, KafkaConfig
+from brokers.nats import NatsClient, NatsConfig
+from tests.support.outsider import NatsOutsider, Outsider
 from tests.support.processes import Process, StandIn, Worker, free_port, launch
 
 
@@ -49,13 +53,29 @@ class NatsServer:
         await self.process.kill()
 
 
+class Server(Protocol):
+    """A broker as the suites torment it."""
+
+    process: Process | None
+
+    @property
+    def url(self) -> str:
+        """As BROKER_URL has it."""
+
+    async def start(self) -> None:
+        """Start it, or bring it back at its address with its state."""
+
+    async def kill(self) -> None:
+        """kill -9."""
+
+
 @dataclass
 class Stack:
     """Everything that runs, and what to start more of it."""
 
     folder: Path
-    broker: NatsServer
-    outside: NatsOutsider
+    broker: Server
+    outside: Outsider
     env: dict[str, str]
     comfys: list[StandIn] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
@@ -77,6 +97,18 @@ class Stack:
         self.workers.append(worker)
         return worker
 
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """An operator's connection, as the commands have it."""
+        names = Names(self.env.get("TOPIC_PREFIX", "comfyui"))
+        made: Client
+        if self.broker.url.startswith("kafka://"):
+            made = KafkaClient(KafkaConfig(servers=(self.broker.url.removeprefix("kafka://"),), names=names))
+        else:
+            made = NatsClient(NatsConfig(servers=(self.broker.url,), names=names))
+        async with made.open():
+            yield made
+
     async def end(self) -> None:
         """End every process, the gentle ones first."""
         for worker in self.workers:
@@ -93,7 +125,7 @@ class Stack:
 async def run_stack(folder: Path, **env: Any) -> AsyncIterator[Stack]:
     """A broker and a plain client; ComfyUIs and workers are added by the test.
 
-    NATS, or with TEST_BROKER=kafka the same on a real Apache Kafka.
+    NATS, or with TEST_BROKER=kafka the same on a real Apache Kafka; ``PARTITIONS`` is for Kafka alone.
     """
     if os.environ.get("TEST_BROKER") == "kafka":
         from tests.support.kafka_stack import run_kafka_stack
@@ -101,6 +133,7 @@ async def run_stack(folder: Path, **env: Any) -> AsyncIterator[Stack]:
         async with run_kafka_stack(folder, **env) as on_kafka:
             yield on_kafka
         return
+    env.pop("PARTITIONS", None)
     broker = NatsServer(folder / "nats")
     async with AsyncExitStack() as cleanup:
         await broker.start()

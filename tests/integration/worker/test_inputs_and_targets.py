@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from aiohttp import web
-from nats.js.errors import BadRequestError
 from PIL import Image
 
 from tests.support.stack import Stack, graph, run_stack
@@ -28,6 +30,14 @@ def png(size: tuple[int, int] = (48, 32), color: tuple[int, int, int] = (200, 30
     return out.getvalue()
 
 
+@functools.cache
+def noise() -> bytes:
+    """A picture that no compression makes smaller: about 6 MiB."""
+    out = io.BytesIO()
+    Image.frombytes("RGB", (1448, 1448), os.urandom(1448 * 1448 * 3)).save(out, "PNG", compress_level=0)
+    return out.getvalue()
+
+
 @dataclass
 class FileServer:
     """A file host that remembers what it was asked with."""
@@ -36,9 +46,21 @@ class FileServer:
     stored: dict[str, bytes] = field(default_factory=dict)
     authorizations: list[str | None] = field(default_factory=list)
 
-    async def get(self, request: web.Request) -> web.Response:
+    async def get(self, request: web.Request) -> web.StreamResponse:
         self.authorizations.append(request.headers.get("Authorization"))
+        if request.path.startswith("/slow/"):
+            return await self._slowly(request)
         return web.Response(body=png(), content_type="image/png")
+
+    async def _slowly(self, request: web.Request) -> web.StreamResponse:
+        """A picture of some MiB, one MiB every 150 ms."""
+        picture = noise()
+        response = web.StreamResponse(headers={"Content-Length": str(len(picture)), "Content-Type": "image/png"})
+        await response.prepare(request)
+        for at in range(0, len(picture), 1024 * 1024):
+            await response.write(picture[at : at + 1024 * 1024])
+            await anyio.sleep(0.15)
+        return response
 
     async def put(self, request: web.Request) -> web.Response:
         self.authorizations.append(request.headers.get("Authorization"))
@@ -147,6 +169,40 @@ async def test_outputs_go_where_the_request_wants_them(lab: Stack, files: FileSe
     assert {"storage.file_downloaded", "storage.file_uploaded"} <= set(storage)
 
 
+async def test_the_progress_of_a_download_is_the_prompts(lab: Stack, files: FileServer) -> None:
+    """While a large input comes, progress says how much of it is here, in MiB, and for which node."""
+    body = await run(lab, "slow-1", prompt=invert(f"{files.url}/slow/{lab.workers[0].http_port}.png"))
+    assert body["type"] == "prompt.complete", body
+    heard = [event.body for event in lab.outside.heard("slow-1", "prompt.progress")]
+    coming = [one["progress"] for one in heard if one["status"] == "preparing" and "step" in one["progress"]]
+    assert len(coming) >= 3
+    assert {(one["current_node"], one["current_node_class"], one["steps"]) for one in coming} == {("1", "LoadImage", 7)}
+    steps = [one["step"] for one in coming]
+    assert steps == sorted(steps)
+    assert 0 < steps[0] < 7
+    later = [one["progress"] for one in heard if one["status"] == "queued"]
+    assert not any("step" in one or "current_node" in one for one in later)
+    assert [one["sequence"] for one in heard] == list(range(len(heard)))
+
+
+async def test_outputs_of_one_name_do_not_overwrite_each_other(lab: Stack, files: FileServer) -> None:
+    """Two nodes save files of one name into different folders: a target gets both, each under its own name."""
+    nodes = graph(prefix="a/same", color=0xFF0000)
+    nodes["8"] = {"class_type": "EmptyImage", "inputs": {**nodes["1"]["inputs"], "color": 0x0000FF}}
+    nodes["10"] = {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "b/same"}}
+    body = await run(lab, "same-1", prompt=nodes, http_upload={"url_prefix": f"{files.url}/same"})
+    first, second = body["filenames"]
+    name = min(body["filenames"], key=len)
+    (other,) = {first, second} - {name}
+    assert other in (name.replace(".png", "-9.png"), name.replace(".png", "-10.png"))
+    pictures = [Image.open(io.BytesIO(files.stored[f"/same/{one}"])).convert("RGB") for one in (first, second)]
+    assert {picture.getpixel((0, 0)) for picture in pictures} == {(255, 0, 0), (0, 0, 255)}
+    assert body["images"] == [f"{files.url}/same/{first}", f"{files.url}/same/{second}"]
+    assert [output["filename"] for output in body["outputs"]] == [first, second]
+    inline = await run(lab, "same-2", prompt=nodes)
+    assert len(set(inline["filenames"])) == 1
+
+
 async def test_addresses_inside_are_not_reached(tmp_path: Path, files: FileServer) -> None:
     """Without ALLOWED_PRIVATE_HOSTS a URL that resolves to loopback is refused, as an input and as a target."""
     async with run_stack(tmp_path, CACHE_DIR=tmp_path / "cache") as stack:
@@ -159,19 +215,26 @@ async def test_addresses_inside_are_not_reached(tmp_path: Path, files: FileServe
 
 
 async def test_a_request_may_come_as_a_reference(lab: Stack) -> None:
-    """A body in the output store, referred to by ce-dataref, runs like any other."""
+    """A body in the output store, referred to by an event in binary or structured form, runs like any other."""
     request = {"id": "ref-1", "prompt": graph(), "metadata": {"big": "x" * 3000}}
-    try:
-        store = await lab.outside.js.create_object_store("comfyui-outputs")
-    except BadRequestError:
-        store = await lab.outside.js.object_store("comfyui-outputs")
-    await store.put("requests/ref-1", json.dumps(request).encode())
-    await lab.outside.send(b"", {"ce-dataref": "nats://comfyui-outputs/requests/ref-1", "ce-id": "ref-1"})
+    url = await lab.outside.put_output("requests/ref-1", json.dumps(request).encode())
+    await lab.outside.send(b"", {"ce-dataref": url, "ce-id": "ref-1"})
     body = (await lab.outside.terminal("ref-1")).body
     assert body["type"] == "prompt.complete", body
-    await lab.outside.send(b"", {"ce-dataref": "nats://comfyui-outputs/requests/none", "ce-id": "ref-2"})
+    await lab.outside.send(b"", {"ce-dataref": url.replace("/ref-1", "/none"), "ce-id": "ref-2"})
     body = (await lab.outside.terminal("ref-2")).body
     assert (body["code"], body["location"]) == ("input_unavailable", "ce_dataref")
+    event = {
+        "specversion": "1.0",
+        "id": "ref-3",
+        "type": "prompt.request",
+        "source": "/tests",
+        "dataref": "nats://comfyui-outputs/requests/nameless",
+    }
+    await store.put("requests/nameless", json.dumps({"prompt": graph()}).encode())
+    await lab.outside.send(json.dumps(event).encode(), {"content-type": "application/cloudevents+json"})
+    body = (await lab.outside.terminal("ref-3")).body
+    assert body["type"] == "prompt.complete", body
 
 
 async def test_a_named_workflow_runs_and_its_faults_name_the_field(tmp_path: Path) -> None:

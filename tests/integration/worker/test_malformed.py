@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.support.outsider import place_in, request_in
 from tests.support.stack import Stack, graph
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -146,7 +147,7 @@ async def test_a_wrong_field_is_named(stack: Stack, body: dict[str, Any], locati
     event = (await stack.outside.terminals())[new.pop()][0]
     assert event.body["code"] == "invalid_request"
     assert event.body.get("location") == location
-    assert event.body["source"]["stream"] == "comfyui-request"
+    assert stack.outside.is_request_place(event.body["source"])
     assert len(await stack.outside.letters()) == letters
 
 
@@ -162,30 +163,26 @@ async def test_an_unreadable_message_goes_to_the_dead_letter_untouched(stack: St
     assert letter.headers["x-own"] == "kept"
     assert letter.headers["comfybus-code"] == "invalid_request"
     assert letter.headers["comfybus-reason"]
-    assert letter.headers["comfybus-stream"] == "comfyui-request"
     request_id = letter.headers["comfybus-id"]
     event = await stack.outside.terminal(request_id)
-    assert event.body["source"]["sequence"] == int(letter.headers["comfybus-sequence"])
-    if "ce-dataref" in letter.headers:
-        bucket, key = letter.headers["ce-dataref"].removeprefix("nats://").split("/", 1)
-        kept = (await (await stack.outside.js.object_store(bucket)).get(key)).data
-    else:
-        kept = (await stack.outside.raw_letter()).data
-    assert (kept or b"") == body
+    assert stack.outside.is_request_place(event.body["source"])
+    assert place_in(letter) == event.body["source"]
+    assert await request_in(stack.outside, letter) == body
 
 
 async def test_a_dead_letter_as_large_as_the_broker_takes_can_be_replayed(stack: Stack) -> None:
-    """A body that leaves no room for the replay's header is referred to and read back: one more answer, replay 1."""
-    limit = stack.outside.nc.max_payload
+    """A request that leaves no room for the replay's headers is referred to and read back: one more answer."""
+    size = await stack.outside.request_limit_bytes()
     before = len(await stack.outside.letters())
-    await stack.outside.send(b"{" + b" " * (limit - 1))
+    await stack.outside.send(b"{" + b" " * (size - 1))
     with anyio.fail_after(20):
         while len(letters := await stack.outside.letters()) == before:
             await anyio.sleep(0.02)
     request_id = letters[-1].headers["comfybus-id"]
-    reference = letters[-1].headers["ce-dataref"]
-    headers = {"ce-dataref": reference, "comfybus-replay": "1", "comfybus-id": request_id}
-    await stack.outside.send(b"", headers)
+    async with stack.client() as client:
+        letter = await client.letter(request_id)
+        assert letter is not None
+        assert await client.replay(letter) == 1
     body = (await stack.outside.terminal(request_id, replay=1)).body
     assert (body["code"], body["replay"]) == ("invalid_request", 1)
     assert "JSON" in body["error"]

@@ -143,7 +143,7 @@ async def test_delivered_files_are_removed_and_others_stay(stack: Stack) -> None
 
 
 async def test_large_outputs_travel_as_references(stack: Stack) -> None:
-    """Beyond the inline limit every file goes to the broker's object store, under id, digest and name."""
+    """Beyond the inline limit every file goes to the output store, under id, digest and name."""
     noise = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 2048, "height": 2048, "batch_size": 40, "color": 5}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "big"}},
@@ -155,10 +155,9 @@ async def test_large_outputs_travel_as_references(stack: Stack) -> None:
     assert len(event.body["images"]) == 40
     output = event.body["outputs"][7]
     assert event.body["images"][7] == output["url"]
-    assert output["url"] == f"nats://comfyui-outputs/big-1/{output['sha256'][:12]}/{output['filename']}"
-    store = await stack.outside.js.object_store("comfyui-outputs")
-    stored = await store.get(output["url"].removeprefix("nats://comfyui-outputs/"))
-    assert hashlib.sha256(stored.data or b"").hexdigest() == output["sha256"]
+    assert output["url"].endswith(f"/big-1/{output['sha256'][:12]}/{output['filename']}")
+    stored = await stack.outside.fetch_output(output["url"])
+    assert hashlib.sha256(stored).hexdigest() == output["sha256"]
 
 
 async def test_a_failing_node_is_named_with_its_traceback(stack: Stack) -> None:
