@@ -7,7 +7,7 @@ lies in the broker: every delivery with its record (where to, how often tried, w
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -31,7 +31,7 @@ class Feed(Enum):
 
 
 class FedEvent(Protocol):
-    """One event for this bridge; another one gets it when neither method is called for the length of the lease."""
+    """One event for this bridge; another one gets it when ``done`` is not called for the length of a lease."""
 
     channel: Channel
     body: bytes
@@ -39,11 +39,12 @@ class FedEvent(Protocol):
     origin: str
     """Where it lies in the broker; the same for every redelivery."""
 
-    async def done(self) -> None:
-        """Its deliveries are stored: never hand it out again. Trouble means a repeat, which the queue drops."""
+    async def done(self, deliveries: Sequence[NewDelivery]) -> None:
+        """Store the deliveries it asks for, confirmed, and never hand it out again; waits through outages.
 
-    async def release(self) -> None:
-        """Hand it out again at once, to anybody; never raises."""
+        It returns without having done so when its share of the events is lost: then its next owner gets it again. What
+        is stored twice because of that counts once. A body that the broker does not take is left out.
+        """
 
 
 @dataclass(frozen=True)
@@ -139,14 +140,8 @@ class WebhookBus(Protocol):
     async def take(self, feed: Feed, wait_s: float) -> FedEvent | None:
         """The next event, or None when none came within the time; never raises on trouble with the broker."""
 
-    async def enqueue(self, new: NewDelivery) -> None:
-        """Store a delivery, confirmed; waits through outages.
-
-        Storing one again has no effect for half an hour, nor while it waits.
-
-        Raises:
-            MessageTooLarge: It does not fit the broker.
-        """
+    def readers(self, feed: Feed) -> int:
+        """How many events may be in hand at once, so that deliveries are stored in the order of their events."""
 
     async def serve(self, work: Callable[[Share], Awaitable[None]], stop: anyio.Event) -> None:
         """Hold our part of the shares and run ``work`` for each that becomes ours, until ``stop`` is set.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ import structlog
 
 from app.bridge.broker import webhook_bus
 from app.bridge.config import BridgeConfig
-from app.bridge.deliver import Deliverer
+from app.bridge.deliver import Deliverer, Trace
 from app.bridge.dispatch import Dispatcher
 from app.bridge.endpoints import Endpoint, Endpoints
 from app.bridge.feeding import Feeding
@@ -24,13 +24,16 @@ from app.bridge.http import serve_probes
 from app.bridge.lanes import Lane
 from app.bridge.metrics import BridgeMetrics
 from app.bridge.post import Poster
+from app.bridge.record import Record
 from app.bridge.results import Results
 from app.bridge.slots import Slots
 from app.errors import ConfigurationError
 from app.settings import Settings
 from app.settings.bridge import bridge_config
+from app.settings.tracing import tracing_config
 from app.storage.guard import Guard
 from app.storage.proxies import Proxies
+from app.tracing.sdk import open_tracer
 from brokers.base import Health
 from brokers.webhooks import Share, WebhookBus
 
@@ -63,7 +66,13 @@ async def run_bridge(settings: Settings) -> None:
         await stack.enter_async_context(results.open())
         posters = await stack.enter_async_context(make_posters(config, Endpoints(config)))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-bridge-")))
-        bridge = Bridge(config, bus, results, posters, scratch, stop)
+        tracing = tracing_config(settings, "comfybus-bridge")
+        trace = None
+        if (tracer := await stack.enter_async_context(open_tracer(tracing))) is not None and tracing is not None:
+            from app.tracing.webhooks import WebhookTraces  # noqa: PLC0415 - needs the packages of an extra
+
+            trace = WebhookTraces(tracer, tracing, settings.names).begin
+        bridge = Bridge(config, bus, results, posters, scratch, stop, trace)
         port = await stack.enter_async_context(serve_probes(settings.host, settings.port, bridge.ready, bridge.metrics))
         log.info("bridge starts", port=port, subscriptions=len(config.subscriptions))
         _warn(config)
@@ -128,6 +137,7 @@ class Bridge:
         posters: dict[bool, Poster],
         scratch: Path,
         stop: anyio.Event,
+        trace: Callable[[Record, dict[str, str]], Trace] | None = None,
     ) -> None:
         self._config = config
         self._bus = bus
@@ -144,7 +154,9 @@ class Bridge:
         def poster(endpoint: Endpoint) -> Poster:
             return posters[endpoint.configured]
 
-        self._deliverer = Deliverer(self._endpoints, results, poster, config.schedule, self.metrics, scratch)
+        self._deliverer = Deliverer(
+            self._endpoints, results, poster, config.schedule, self.metrics, scratch, trace=trace
+        )
 
     async def run(self, drain_timeout_s: float) -> None:
         """Read events and deliver until asked to stop, then finish what is under way."""

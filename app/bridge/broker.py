@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app.bridge.config import BridgeConfig
-from app.errors import ConfigurationError
 from app.settings import Settings
-from app.settings.broker import nats_config
+from app.settings.broker import kafka_config, nats_config
 from app.storage.nats_object import Objects
+from brokers.kafka.webhooks import KafkaWebhookBus, KafkaWebhookLetters
 from brokers.nats.webhooks import NatsWebhookBus, NatsWebhookLetters
 from brokers.webhooks import WebhookBus, WebhookLetters
 
@@ -16,12 +16,9 @@ __all__ = ["webhook_bus", "webhook_letters"]
 
 
 def webhook_bus(settings: Settings, config: BridgeConfig) -> tuple[WebhookBus, Objects | None]:
-    """The connection of a bridge, and the bucket of OUTPUT_STORE where that is one of the broker's.
-
-    Raises:
-        ConfigurationError: There is no bridge for this broker.
-    """
-    _check(settings)
+    """The connection of a bridge, and the bucket of OUTPUT_STORE where that is one of the broker's."""
+    if _is_kafka(settings):
+        return KafkaWebhookBus(kafka_config(settings), feeds=config.feeds, lease_s=settings.bridge_lease_s), None
     bus = NatsWebhookBus(nats_config(settings), feeds=config.feeds, lease_s=settings.bridge_lease_s)
     store = settings.output_store
     in_broker = not store or store.startswith("nats://")
@@ -34,17 +31,11 @@ def webhook_letters(settings: Settings, first_connection_s: float) -> WebhookLet
     Args:
         settings: All of them.
         first_connection_s: How long the connection may take.
-
-    Raises:
-        ConfigurationError: There is no bridge for this broker.
     """
-    _check(settings)
+    if _is_kafka(settings):
+        return KafkaWebhookLetters(replace(kafka_config(settings), first_connection_s=first_connection_s))
     return NatsWebhookLetters(replace(nats_config(settings), first_connection_s=first_connection_s))
 
 
-def _check(settings: Settings) -> None:
-    scheme = settings.broker_url.get_secret_value().partition("://")[0]
-    if scheme.startswith("kafka"):
-        raise ConfigurationError(
-            "BROKER_URL names Kafka: the webhook bridge runs on NATS; it should be nats:// or tls://"
-        )
+def _is_kafka(settings: Settings) -> bool:
+    return settings.broker_url.get_secret_value().startswith("kafka")

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import structlog
@@ -56,6 +56,13 @@ async def headers_for(record: Record, endpoint: Endpoint, payload: Payload, now_
     return found
 
 
+class Trace(Protocol):
+    """Follows one attempt for whoever traces."""
+
+    def end(self, answer: Answer) -> None:
+        """It is over."""
+
+
 class Deliverer:
     """Makes attempts; see ``app.bridge.dispatch.Attempts``."""
 
@@ -68,6 +75,7 @@ class Deliverer:
         metrics: BridgeMetrics,
         scratch: Path,
         clock: Callable[[], float] = time.time,
+        trace: Callable[[Record, dict[str, str]], Trace] | None = None,
     ) -> None:
         """Prepare.
 
@@ -79,6 +87,7 @@ class Deliverer:
             metrics: What is counted.
             scratch: A folder for files on their way.
             clock: Seconds since 1970.
+            trace: Traces an attempt that is about to be made with these headers, which it may change.
         """
         self._endpoints = endpoints
         self._results = results
@@ -87,6 +96,7 @@ class Deliverer:
         self._metrics = metrics
         self._scratch = scratch
         self._clock = clock
+        self._trace = trace
 
     async def attempt(self, share: Share, lane: Lane, item: Item) -> Outcome:
         """Deliver, then store what became of it; raises nothing but when cancelled."""
@@ -115,14 +125,19 @@ class Deliverer:
             return Verdict("give_up", "the receiver answered 410 to an earlier webhook at this URL", code="gone")
         body = await share.body(record.id)
         if body is None:
-            return Verdict("give_up", "its body is no longer kept by the broker", code="body_missing")
+            return Verdict(
+                "give_up", "its body is no longer kept by the broker, or is larger than it takes", code="body_missing"
+            )
         folder = self._scratch / uuid.uuid4().hex
         if record.claims:
             await anyio.Path(folder).mkdir()
         try:
             payload = await self._results.payload(record, body, folder)
             headers = await headers_for(record, endpoint, payload, self._clock())
+            trace = self._trace(record, headers) if self._trace is not None else None
             answer = await self._posters(endpoint).post(endpoint.url, headers, payload)
+            if trace is not None:
+                trace.end(answer)
         except InputUnavailable as exc:
             answer = Answer(trouble=f"not sent: {exc}")
         finally:

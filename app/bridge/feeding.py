@@ -7,22 +7,16 @@ from collections.abc import Callable
 from typing import Final
 
 import anyio
-import structlog
 
 from app.bridge.config import BridgeConfig
 from app.bridge.metrics import BridgeMetrics
 from app.bridge.plan import plan
 from app.bridge.record import lane_of
-from brokers.base import MessageTooLarge
 from brokers.webhooks import FedEvent, Feed, NewDelivery, WebhookBus
 
 __all__ = ["Feeding"]
 
 WAIT_S: Final = 5.0
-# Each prompt has one terminal event, so their order does not matter; what else is told of a prompt comes in order.
-READERS: Final = {Feed.RESULTS: 4, Feed.EVENTS: 1}
-
-log = structlog.get_logger("comfybus.bridge")
 
 
 class Feeding:
@@ -47,7 +41,7 @@ class Feeding:
     async def run(self, feed: Feed, stop: anyio.Event) -> None:
         """Read until asked to stop; an event in hand is finished."""
         async with anyio.create_task_group() as tasks:
-            for _ in range(READERS[feed]):
+            for _ in range(self._bus.readers(feed)):
                 tasks.start_soon(self._read, feed, stop)
 
     async def _read(self, feed: Feed, stop: anyio.Event) -> None:
@@ -55,8 +49,7 @@ class Feeding:
             event = await self._take(feed, stop)
             if event is None:
                 continue
-            await self._store(event)
-            await event.done()
+            await event.done(self._deliveries(event))
             self._metrics.events.labels(feed=feed.value).inc()
 
     async def _take(self, feed: Feed, stop: anyio.Event) -> FedEvent | None:
@@ -73,12 +66,6 @@ class Feeding:
             tasks.cancel_scope.cancel()
         return found
 
-    async def _store(self, event: FedEvent) -> None:
+    def _deliveries(self, event: FedEvent) -> list[NewDelivery]:
         planned = plan(event.body, event.headers, event.origin, self._config, int(self._clock() * 1000))
-        for one in planned:
-            record = one.record
-            new = NewDelivery(record.id, lane_of(record.url), record.encode(), one.body)
-            try:
-                await self._bus.enqueue(new)
-            except MessageTooLarge as exc:
-                log.error("webhook lost, the broker does not take it", webhook_id=record.webhook_id, reason=str(exc))
+        return [NewDelivery(one.record.id, lane_of(one.record.url), one.record.encode(), one.body) for one in planned]

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from tests.integration.bridge.bridges import Scene, run_scene
+from tests.integration.bridge.bridges import Scene, on_each_broker, run_scene
 from tests.integration.bridge.receivers import Behaviour, Receivers, run_receivers
 from tests.support.stack import graph
 
@@ -51,12 +51,12 @@ def judge(receivers: Receivers, ids: list[str], kills: int) -> None:
     assert repeats <= kills
 
 
-async def kill_often(folder: Path, prompts: int, kills: int, seed: int) -> None:
+async def kill_often(folder: Path, broker: str, prompts: int, kills: int, seed: int) -> None:
     """Receiver down while events come, the bridge killed while it is down and while it is back."""
     chance = random.Random(seed)
     async with (
         run_receivers(hook=takes_its_time(0.01)) as receivers,
-        run_scene(folder, receivers) as scene,
+        run_scene(folder, receivers, broker) as scene,
     ):
         await receivers.stop()
         await scene.bridge(WEBHOOK_SCHEDULE=SCHEDULE).start()
@@ -79,25 +79,28 @@ async def kill_often(folder: Path, prompts: int, kills: int, seed: int) -> None:
         assert await scene.kept("dlq") == []
 
 
+@on_each_broker
 @pytest.mark.timeout(240)
-async def test_forty_webhooks_survive_five_kills(tmp_path: Path) -> None:
+async def test_forty_webhooks_survive_five_kills(tmp_path: Path, broker: str) -> None:
     """40 events for a receiver that is down, 5 kills before and after its return: 40 of 40, one repeat per kill."""
-    await kill_often(tmp_path, 40, 5, seed=1)
+    await kill_often(tmp_path, broker, 40, 5, seed=1)
 
 
+@on_each_broker
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [21, 22, 23])
-async def test_two_hundred_webhooks_survive_five_kills(tmp_path: Path, seed: int) -> None:
+async def test_two_hundred_webhooks_survive_five_kills(tmp_path: Path, broker: str, seed: int) -> None:
     """200 events for a receiver that is down, 5 kills before and after its return: 200 of 200."""
-    await kill_often(tmp_path, 200, 5, seed)
+    await kill_often(tmp_path, broker, 200, 5, seed)
 
 
+@on_each_broker
 @pytest.mark.full
 @pytest.mark.timeout(900)
-async def test_two_hundred_prompts_of_a_real_worker_reach_their_receiver(tmp_path: Path) -> None:
+async def test_two_hundred_prompts_of_a_real_worker_reach_their_receiver(tmp_path: Path, broker: str) -> None:
     """200 prompts run on a worker while receiver is down and the bridge is killed five times: 200 of 200 arrive."""
-    async with run_receivers(hook=takes_its_time(0.01)) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(hook=takes_its_time(0.01)) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await receivers.stop()
         await scene.stack.worker(await scene.stack.comfy()).start()
         await scene.bridge(WEBHOOK_SCHEDULE=SCHEDULE).start()

@@ -10,11 +10,9 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import nats.errors
 import structlog
-from anyio import Event
-from anyio.abc import TaskGroup
 from nats.aio.msg import Msg
 
-from brokers.base import BrokerError, Health
+from brokers.base import BrokerError, Health, MessageTooLarge
 from brokers.nats.connection import NatsConfig
 from brokers.nats.letters import MESSAGE_ID
 from brokers.nats.link import Conflict, Link
@@ -23,9 +21,10 @@ from brokers.nats.trouble import Troubles
 from brokers.nats.webhooks.declare import declare
 from brokers.nats.webhooks.feed import FeedReader, NatsFedEvent
 from brokers.nats.webhooks.layout import WebhookNames, share_of
-from brokers.nats.webhooks.leases import Changes, Leases
+from brokers.nats.webhooks.leases import NatsLeases
 from brokers.nats.webhooks.patience import Patience
 from brokers.nats.webhooks.share import BRIDGE, EXPECTED, NatsShare
+from brokers.webhook_shares import ShareKeeper
 from brokers.webhooks import Feed, NewDelivery, Share
 
 __all__ = ["NatsWebhookBus"]
@@ -33,11 +32,9 @@ __all__ = ["NatsWebhookBus"]
 STORING = "store a webhook delivery"
 HOLDING = "hold shares of the webhooks"
 DECLARING = "declare the streams"
-# A lease is looked at so often in its length.
-LOOKS = 5
 DECLARE_EVERY_S = 15.0
 DECLARE_PAUSE_S = 1.0
-FAREWELL_S = 3.0
+RESULT_READERS = 4
 
 log = structlog.get_logger("comfybus.nats")
 
@@ -56,15 +53,16 @@ class NatsWebhookBus:
         self.link = Link(config)
         self._config = config
         self._feeds = feeds
-        self._lease_s = lease_s
         self._own = WebhookNames(config.names)
         self._look = anyio.Event()
         self._troubles = Troubles(self.link, self._look_soon)
         self._patience = Patience(self.link, self._troubles)
-        self._readers = {feed: FeedReader(self.link, feed, self._troubles) for feed in Feed}
+        self._readers = {feed: FeedReader(self.link, feed, self._troubles, self.enqueue) for feed in Feed}
         self.bridge = f"{_plain(socket.gethostname())[:48]}-{secrets.token_hex(4)}"
-        self._leases = Leases(self.link, self._own, self.bridge, lease_s)
-        self._shares: dict[int, NatsShare] = {}
+        self._leases = NatsLeases(self.link, self._own, self.bridge, lease_s)
+        self._keeper = ShareKeeper(
+            self._leases, lease_s, self._make_share, self.link.wait_connected, self._tell_of_leases
+        )
 
     def _look_soon(self) -> None:
         self._look.set()
@@ -112,6 +110,10 @@ class NatsWebhookBus:
 
     # --- events
 
+    def readers(self, feed: Feed) -> int:
+        """Each prompt has one terminal event, so their order does not matter; other events are stored in order."""
+        return RESULT_READERS if feed is Feed.RESULTS else 1
+
     async def take(self, feed: Feed, wait_s: float) -> NatsFedEvent | None:
         """The next event; see the protocol."""
         return await self._readers[feed].take(wait_s)
@@ -119,7 +121,11 @@ class NatsWebhookBus:
     # --- the queue
 
     async def enqueue(self, new: NewDelivery) -> None:
-        """Body first, then the record, so that a record always has its body; see the protocol."""
+        """Store a delivery, confirmed: body first, then the record, so that a record always has its body.
+
+        Waits through outages. Storing one again has no effect for half an hour, nor while it waits. Where the body is
+        larger than the server takes, the record is stored alone, so that the delivery ends in the dead letter.
+        """
 
         async def store_body() -> None:
             headers = {MESSAGE_ID: f"{new.id}/body"}
@@ -131,77 +137,34 @@ class NatsWebhookBus:
             with suppress(Conflict):
                 await self.link.store(STORING, self._own.due(new.lane, new.id), new.record, headers)
 
-        await self._patience.insist(STORING, store_body)
+        try:
+            await self._patience.insist(STORING, store_body)
+        except MessageTooLarge as exc:
+            log.error("webhook is too large for the broker", delivery=new.id, reason=str(exc))
         await self._patience.insist(STORING, store_record)
-        if share := self._shares.get(share_of(new.lane)):
+        if share := self._keeper.shares.get(share_of(new.lane)):
             share.wake()
 
     async def _heard(self, message: Msg) -> None:
         """Somebody stored or changed a record."""
         by = (message.headers or {}).get(BRIDGE)
-        if by != self.bridge and (share := self._shares.get(self._own.parse_due(message.subject)[0])):
+        if by != self.bridge and (share := self._keeper.shares.get(self._own.parse_due(message.subject)[0])):
             share.wake(heard=True)
 
     # --- shares
 
     async def serve(self, work: Callable[[Share], Awaitable[None]], stop: anyio.Event) -> None:
         """Hold our part and work on it; see the protocol."""
-        try:
-            async with anyio.create_task_group() as running, anyio.create_task_group() as keeping:
-                keeping.start_soon(self._keep_leases, running, work, stop)
-                await stop.wait()
-                for share in self._shares.values():
-                    share.leave.set()
-                # Leases are kept meanwhile.
-                while self._shares:
-                    await next(iter(self._shares.values())).ended.wait()
-                keeping.cancel_scope.cancel()
-        finally:
-            with anyio.move_on_after(FAREWELL_S, shield=True), suppress(BrokerError):
-                await self._leases.say_farewell()
+        await self._keeper.serve(work, stop)
 
-    async def _keep_leases(self, running: TaskGroup, work: Callable[[Share], Awaitable[None]], stop: Event) -> None:
-        while True:
-            await self.link.wait_connected()
-            try:
-                changes = await self._leases.look()
-            except BrokerError as exc:
-                self._troubles.report(HOLDING, exc)
-            else:
-                self._troubles.over(HOLDING)
-                self._follow(changes, stop)
-                for number in changes.won:
-                    running.start_soon(self._work_on, number, work, stop)
-            await anyio.sleep(self._lease_s / LOOKS)
+    def _make_share(self, number: int) -> NatsShare:
+        return NatsShare(self.link, self._own, self._troubles, number, self.bridge, self._leases.is_safe)
 
-    def _follow(self, changes: Changes, stop: Event) -> None:
-        told = {name: list(value) for name, value in vars(changes).items() if value}
-        if told and not stop.is_set():
-            log.info("shares changed", **told)
-        for number in changes.lost:
-            if share := self._shares.get(number):
-                share.scope.cancel()
-        for number in changes.surplus:
-            if share := self._shares.get(number):
-                share.leave.set()
-
-    async def _work_on(self, number: int, work: Callable[[Share], Awaitable[None]], stop: Event) -> None:
-        while former := self._shares.get(number):
-            # It was lost and won again: the work that was cancelled has to end first.
-            await former.ended.wait()
-        share = NatsShare(self.link, self._own, self._troubles, number, self.bridge, self._leases.is_safe)
-        if stop.is_set():
-            share.leave.set()
-        self._shares[number] = share
-        try:
-            with share.scope:
-                await work(share)
-        finally:
-            if not share.scope.cancelled_caught:
-                with anyio.move_on_after(FAREWELL_S, shield=True), suppress(BrokerError):
-                    await self._leases.give_back(number)
-            del self._shares[number]
-            share.ended.set()
+    def _tell_of_leases(self, trouble: BrokerError | None) -> None:
+        if trouble is not None:
+            self._troubles.report(HOLDING, trouble)
+        else:
+            self._troubles.over(HOLDING)
 
     # --- health
 

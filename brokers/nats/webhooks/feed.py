@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import structlog
@@ -11,10 +11,10 @@ from nats.aio.msg import Msg
 from brokers.base import BrokerError
 from brokers.channels import Channel
 from brokers.nats.link import Link
-from brokers.nats.pull import NAK, pull_one
+from brokers.nats.pull import pull_one
 from brokers.nats.trouble import Troubles
 from brokers.nats.webhooks.layout import DURABLE, feed_stream, subject_channel
-from brokers.webhooks import Feed
+from brokers.webhooks import Feed, NewDelivery
 
 __all__ = ["FeedReader", "NatsFedEvent"]
 
@@ -24,30 +24,28 @@ TAKE_PAUSE_S = 0.5
 
 log = structlog.get_logger("comfybus.nats")
 
+Enqueue = Callable[[NewDelivery], Awaitable[None]]
+
 
 class NatsFedEvent:
     """See ``brokers.webhooks.FedEvent``."""
 
-    def __init__(self, link: Link, message: Msg, channel: Channel) -> None:
+    def __init__(self, link: Link, message: Msg, channel: Channel, enqueue: Enqueue) -> None:
         self._link = link
+        self._enqueue = enqueue
         self._reply: str = message.reply
         self.channel = channel
         self.body: bytes = message.data
         self.headers: Mapping[str, str] = message.headers or {}
         self.origin = f"{message.metadata.stream}#{message.metadata.sequence.stream}"
 
-    async def done(self) -> None:
-        """Acknowledge, confirmed if possible; see the protocol."""
-        await self._say(ACK)
-
-    async def release(self) -> None:
-        """Hand back; see the protocol."""
-        await self._say(NAK)
-
-    async def _say(self, what: bytes) -> None:
+    async def done(self, deliveries: Sequence[NewDelivery]) -> None:
+        """Store, then acknowledge, confirmed if possible; see the protocol."""
+        for new in deliveries:
+            await self._enqueue(new)
         try:
             with self._link.doing("acknowledge an event", self._reply):
-                await self._link.client.request(self._reply, what, timeout=ACK_TIMEOUT_S)
+                await self._link.client.request(self._reply, ACK, timeout=ACK_TIMEOUT_S)
         except BrokerError as exc:
             log.info("event comes again when its lease ends", origin=self.origin, reason=str(exc))
 
@@ -55,8 +53,9 @@ class NatsFedEvent:
 class FeedReader:
     """Takes events of one feed."""
 
-    def __init__(self, link: Link, feed: Feed, troubles: Troubles) -> None:
+    def __init__(self, link: Link, feed: Feed, troubles: Troubles, enqueue: Enqueue) -> None:
         self._link = link
+        self._enqueue = enqueue
         self._troubles = troubles
         self._doing = f"take {feed.value}"
         self._stream = feed_stream(link.names, feed)
@@ -74,9 +73,9 @@ class FeedReader:
         if message is None:
             return None
         channel = subject_channel(self._link.names, message.subject)
-        event = NatsFedEvent(self._link, message, channel or Channel.WORKER)
+        event = NatsFedEvent(self._link, message, channel or Channel.WORKER, self._enqueue)
         if channel is None:
             # Somebody widened the stream's subjects.
-            await event.done()
+            await event.done(())
             return None
         return event

@@ -16,8 +16,9 @@ from brokers.nats.errors import StreamMissing
 from brokers.nats.link import Conflict, Link
 from brokers.nats.webhooks.layout import SHARES, WebhookNames
 from brokers.nats.webhooks.patience import delete
+from brokers.webhook_shares import Changes
 
-__all__ = ["Changes", "Leases"]
+__all__ = ["NatsLeases"]
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 DOING = "hold shares of the webhooks"
@@ -25,16 +26,6 @@ DOING = "hold shares of the webhooks"
 SAFE_PART = 0.6
 # Signs of life of bridges that are long gone are removed.
 FORGET_AFTER = 6
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What one look at the leases brought."""
-
-    won: tuple[int, ...] = ()
-    lost: tuple[int, ...] = ()
-    surplus: tuple[int, ...] = ()
-    """Held, but another bridge should have them."""
 
 
 @dataclass
@@ -49,8 +40,8 @@ class _Seen:
     since: float
 
 
-class Leases:
-    """The leases of one bridge. ``look`` is to be called several times in the length of a lease."""
+class NatsLeases:
+    """See ``brokers.webhook_shares.Leases``; ``look`` is to be called several times in the length of a lease."""
 
     def __init__(self, link: Link, own: WebhookNames, bridge: str, lease_s: float) -> None:
         """Prepare.
@@ -67,6 +58,7 @@ class Leases:
         self._lease_s = lease_s
         self._held: dict[int, _Hold] = {}
         self._seen: dict[str, _Seen] = {}
+        self._retired = False
         # A share that is given back must not be renewed at the same moment.
         self._lock = anyio.Lock()
 
@@ -87,7 +79,8 @@ class Leases:
 
     async def _look(self) -> Changes:
         began = anyio.current_time()
-        await self._link.store(DOING, self._own.subject("bridge", self._bridge), b"{}", {})
+        if not self._retired:
+            await self._link.store(DOING, self._own.subject("bridge", self._bridge), b"{}", {})
         lost = [share for share in list(self._held) if not await self._renew(share)]
         part = math.ceil(SHARES / await self._count_bridges(began))
         won = list[int]()
@@ -96,7 +89,8 @@ class Leases:
                 continue
             # Also those that are not for us are watched, so that they are known to be silent when they become ours.
             expected = await self._expected_of_free(share, began)
-            if expected is not None and len(self._held) < part and await self._take(share, expected):
+            wanted = expected is not None and len(self._held) < part and not self._retired
+            if expected is not None and wanted and await self._take(share, expected):
                 won.append(share)
         surplus = sorted(self._held)[part:]
         return Changes(tuple(won), tuple(lost), tuple(surplus))
@@ -113,13 +107,26 @@ class Leases:
                 await delete(self._link, DOING, self._own.stream, held.sequence)
 
     async def say_farewell(self) -> None:
-        """Give back what is left, and count no longer as a bridge that wants its part.
+        """Give back what is left.
 
         Raises:
             BrokerUnavailable: No answer; then it takes the length of a lease.
         """
         for share in list(self._held):
             await self.give_back(share)
+        await self.retire()
+
+    async def retire(self) -> None:
+        """Keep what we hold, but count no longer as a bridge that wants its part.
+
+        Raises:
+            BrokerUnavailable: No answer; then it takes the length of a lease.
+        """
+        async with self._lock:
+            self._retired = True
+            await self._remove_sign()
+
+    async def _remove_sign(self) -> None:
         mine = await self._link.read(DOING, self._own.stream, last_by_subj=self._own.subject("bridge", self._bridge))
         if mine is not None:
             await delete(self._link, DOING, self._own.stream, mine.sequence)
@@ -166,7 +173,7 @@ class Leases:
         return await self._link.store(DOING, self._lease(share), body, {EXPECTED: str(expected)})
 
     async def _count_bridges(self, now: float) -> int:
-        """Bridges that live, we among them."""
+        """Bridges that live and want their part, we among them."""
         living = 1
         own = self._own.subject("bridge", self._bridge)
         with self._link.doing(DOING):

@@ -11,6 +11,7 @@ from brokers.nats.stored import StoredMessage
 from brokers.nats.trouble import Troubles
 from brokers.nats.webhooks.layout import WebhookNames
 from brokers.nats.webhooks.patience import Patience, delete
+from brokers.webhook_shares import HeldShare
 from brokers.webhooks import Waiting
 
 __all__ = ["BRIDGE", "EXPECTED", "NatsShare"]
@@ -24,7 +25,7 @@ LOOKS_AFTER_HEARING_S = (0.05, 0.25, 1.0)
 IDLE_LOOK_S = 5.0
 
 
-class NatsShare:
+class NatsShare(HeldShare):
     """See ``brokers.webhooks.Share``."""
 
     def __init__(
@@ -46,6 +47,7 @@ class NatsShare:
             bridge: Whose it is.
             is_safe: Whether nobody else can have the share by now.
         """
+        super().__init__(number)
         self._link = link
         self._own = own
         self._patience = Patience(link, troubles)
@@ -53,10 +55,6 @@ class NatsShare:
         self._woken = anyio.Event()
         self._looks_s = list[float]()
         self._bridge = bridge
-        self.number = number
-        self.leave = anyio.Event()
-        self.ended = anyio.Event()
-        self.scope = anyio.CancelScope()
 
     @property
     def is_ours(self) -> bool:

@@ -13,11 +13,16 @@ from typing import Any
 
 import aiohttp
 import anyio
-from nats.js.errors import NotFoundError
+import pytest
 
+from tests.integration.bridge.insight import KafkaInsight, NatsInsight, open_insight
 from tests.integration.bridge.receivers import SECRET, Receivers
+from tests.support.kafka_stack import run_kafka_stack
 from tests.support.processes import Process, free_port, launch, wait_http
 from tests.support.stack import Stack, run_stack
+
+# For tests that hold on every broker.
+on_each_broker = pytest.mark.parametrize("broker", ["nats", "kafka"])
 
 STATS = {
     "comfy_execution": {"start": 1, "end": 2, "duration": 1, "nodes": {}},
@@ -86,6 +91,7 @@ class Scene:
     stack: Stack
     receivers: Receivers
     env: dict[str, str]
+    insight: NatsInsight | KafkaInsight
     bridges: list[BridgeProcess] = field(default_factory=list)
 
     def bridge(self, **env: Any) -> BridgeProcess:
@@ -147,32 +153,18 @@ class Scene:
         return event_id
 
     async def publish(self, subject: str, event: dict[str, Any], event_id: str) -> None:
-        headers = {"ce-id": event_id, "ce-type": event["type"], "ce-source": "/comfybus/w0", "ce-specversion": "1.0"}
-        outside = self.stack.outside
-        await outside.js.publish(f"{outside.prefix}.{subject}", json.dumps(event).encode(), headers=headers)
+        attributes = {"id": event_id, "type": event["type"], "source": "/comfybus/w0", "specversion": "1.0"}
+        await self.insight.publish(subject, json.dumps(event).encode(), attributes)
 
     # --- what the bridge keeps
 
     async def kept(self, kind: str) -> list[str]:
-        """Subjects of the bridge's stream of one kind: due, body, dlq, gone."""
-        prefix = self.stack.outside.prefix
-        try:
-            info = await self.stack.outside.js.stream_info(
-                f"{prefix.replace('.', '_')}-webhook", subjects_filter=f"{prefix}.webhook.{kind}.>"
-            )
-        except NotFoundError:
-            return []
-        return sorted(info.state.subjects or {})
+        """Names of what the bridge keeps of one kind: due, body, dlq, gone."""
+        return list(await self.insight.kept(kind))
 
     async def records(self, kind: str) -> list[dict[str, Any]]:
         """The records behind them."""
-        js = self.stack.outside.js
-        stream = f"{self.stack.outside.prefix.replace('.', '_')}-webhook"
-        found = []
-        for subject in await self.kept(kind):
-            message = await js.get_last_msg(stream, subject)
-            found.append(json.loads(message.data or b"{}"))
-        return found
+        return await self.insight.records(kind)
 
     async def until_kept(self, kind: str, count: int, within_s: float = 20) -> list[str]:
         """Wait until exactly so many are kept."""
@@ -186,10 +178,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def run_scene(folder: Path, receivers: Receivers, **env: Any) -> AsyncIterator[Scene]:
-    """A broker; bridges are added by the test and ended here."""
-    async with run_stack(folder) as stack:
-        scene = Scene(stack, receivers, {name: str(value) for name, value in env.items()})
+async def run_scene(folder: Path, receivers: Receivers, broker: str = "nats", **env: Any) -> AsyncIterator[Scene]:
+    """A broker, ``nats`` or ``kafka``; bridges are added by the test and ended here."""
+    run = run_kafka_stack if broker == "kafka" else run_stack
+    async with run(folder) as stack, open_insight(stack.outside) as insight:
+        scene = Scene(stack, receivers, {**stack.env, **{name: str(value) for name, value in env.items()}}, insight)
         try:
             yield scene
         finally:

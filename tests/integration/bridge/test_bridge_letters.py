@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.bridge.bridges import Scene, run_scene
+from tests.integration.bridge.bridges import Scene, on_each_broker, run_scene
 from tests.integration.bridge.receivers import SECRET, Receivers, answers, run_receivers
 from tests.integration.cli.command_line import Commands
 from tests.support.processes import free_port
@@ -27,9 +27,10 @@ def recovers(receivers: Receivers, path: str) -> None:
     receivers.behaviours.pop(path)
 
 
-async def test_what_was_given_up_is_listed_and_replayed(tmp_path: Path) -> None:
+@on_each_broker
+async def test_what_was_given_up_is_listed_and_replayed(tmp_path: Path, broker: str) -> None:
     """An exhausted webhook is shown with its reason and without secrets; replayed it arrives with its webhook-id."""
-    async with run_receivers(hook=answers(500)) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(hook=answers(500)) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge(PROMPT_WEBHOOK_RETRIES=1).start()
         run = commands(scene).run
         # Before the bridge had anything to give up.
@@ -63,9 +64,10 @@ async def test_what_was_given_up_is_listed_and_replayed(tmp_path: Path) -> None:
         assert (await run("webhooks", "replay")).code == 2
 
 
-async def test_an_endpoint_that_is_gone_is_asked_again_after_a_replay(tmp_path: Path) -> None:
+@on_each_broker
+async def test_an_endpoint_that_is_gone_is_asked_again_after_a_replay(tmp_path: Path, broker: str) -> None:
     """After a 410 nothing is sent to that URL, over restarts too, until one of its webhooks is replayed."""
-    async with run_receivers(gone=answers(410)) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(gone=answers(410)) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         bridge = scene.bridge()
         await bridge.start()
         await scene.complete("g1", webhook_v2=receivers.url("gone"))
@@ -86,9 +88,10 @@ async def test_an_endpoint_that_is_gone_is_asked_again_after_a_replay(tmp_path: 
         await scene.until_kept("dlq", 2)
 
 
-async def test_what_waits_is_listed_too(tmp_path: Path) -> None:
+@on_each_broker
+async def test_what_waits_is_listed_too(tmp_path: Path, broker: str) -> None:
     """`webhooks list --waiting` shows when the next attempt is due and why the last one failed."""
-    async with run_receivers(hook=answers(503)) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(hook=answers(503)) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge(WEBHOOK_SCHEDULE="1h").start()
         await scene.complete("w1", webhook_v2=receivers.url("hook"))
         await receivers.until("hook", 1)
@@ -108,9 +111,10 @@ async def _until_deferred(scene: Scene) -> Any:
             return
 
 
-async def test_a_subscription_that_is_removed_ends_its_deliveries(tmp_path: Path) -> None:
+@on_each_broker
+async def test_a_subscription_that_is_removed_ends_its_deliveries(tmp_path: Path, broker: str) -> None:
     """Deliveries of a subscription follow the file: a corrected URL is used, a removed one ends in the dead letter."""
-    async with run_receivers(wrong=answers(404)) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(wrong=answers(404)) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         path = tmp_path / "subscriptions.yaml"
 
         def write(*names: str, url: str) -> None:

@@ -14,7 +14,7 @@ import yaml
 from aiohttp import web
 
 from app.bridge.schedule import JITTER, STANDARD_S
-from tests.integration.bridge.bridges import BridgeProcess, Scene, run_scene
+from tests.integration.bridge.bridges import BridgeProcess, Scene, on_each_broker, run_scene
 from tests.integration.bridge.receivers import SECRET, answers, run_receivers
 
 pytestmark = pytest.mark.anyio
@@ -27,10 +27,10 @@ async def until_attempts(scene: Scene, *wanted: int) -> None:
             await anyio.sleep(0.02)
 
 
-async def three_days(folder: Path, faster: float) -> None:
+async def three_days(folder: Path, broker: str, faster: float) -> None:
     """The standard schedule, sped up, until the last attempt is taken; bridge and broker are killed meanwhile."""
     delays = [delay / faster for delay in STANDARD_S]
-    async with run_receivers(hook=answers(*[500] * 9, 200)) as receivers, run_scene(folder, receivers) as scene:
+    async with run_receivers(hook=answers(*[500] * 9, 200)) as receivers, run_scene(folder, receivers, broker) as scene:
         env = {"WEBHOOK_SCHEDULE": ",".join(f"{delay:.6f}" for delay in delays)}
         await scene.bridge(**env).start()
         await scene.complete("patient", webhook_v2=receivers.url("hook"))
@@ -55,20 +55,23 @@ async def three_days(folder: Path, faster: float) -> None:
             assert gap <= delay * (1 + JITTER) + 6
 
 
+@on_each_broker
 @pytest.mark.timeout(180)
-async def test_the_schedule_of_three_days_sped_up(tmp_path: Path) -> None:
+async def test_the_schedule_of_three_days_sped_up(tmp_path: Path, broker: str) -> None:
     """75 hours in 14 seconds: ten attempts, each at its time, over a killed bridge and a killed broker."""
-    await three_days(tmp_path, 20_000)
+    await three_days(tmp_path, broker, 20_000)
 
 
+@on_each_broker
 @pytest.mark.full
 @pytest.mark.timeout(600)
-async def test_the_schedule_of_three_days_sped_up_less(tmp_path: Path) -> None:
+async def test_the_schedule_of_three_days_sped_up_less(tmp_path: Path, broker: str) -> None:
     """75 hours in two and a quarter minutes, with the same kills."""
-    await three_days(tmp_path, 2_000)
+    await three_days(tmp_path, broker, 2_000)
 
 
-async def test_deliveries_of_one_prompt_stay_in_order_and_within_the_limit(tmp_path: Path) -> None:
+@on_each_broker
+async def test_deliveries_of_one_prompt_stay_in_order_and_within_the_limit(tmp_path: Path, broker: str) -> None:
     """With several at once, those of one prompt go one after the other; one that fails holds up its prompt alone."""
     under_way, most = 0, 0
     failed_once = set[str]()
@@ -85,7 +88,7 @@ async def test_deliveries_of_one_prompt_stay_in_order_and_within_the_limit(tmp_p
             return web.Response(status=500)
         return web.Response()
 
-    async with run_receivers(slow=slow) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(slow=slow) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         path = tmp_path / "subscriptions.yaml"
         entry = {"name": "all", "url": receivers.url("slow"), "events": ["storage.*"], "secrets": [SECRET]}
         path.write_text(yaml.safe_dump({"subscriptions": [{**entry, "concurrency": 3}]}))
@@ -106,7 +109,8 @@ async def test_deliveries_of_one_prompt_stay_in_order_and_within_the_limit(tmp_p
         assert others < [call.at for call in calls if call.body["id"] == "p0"][1]
 
 
-async def test_by_default_one_at_a_time_for_each_endpoint(tmp_path: Path) -> None:
+@on_each_broker
+async def test_by_default_one_at_a_time_for_each_endpoint(tmp_path: Path, broker: str) -> None:
     """Two endpoints of one server: one delivery at a time each, and both at the same time."""
     now, most = defaultdict[str, int](int), defaultdict[str, int](int)
 
@@ -119,7 +123,7 @@ async def test_by_default_one_at_a_time_for_each_endpoint(tmp_path: Path) -> Non
             now[key] -= 1
         return web.Response()
 
-    async with run_receivers(a=counts, b=counts) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(a=counts, b=counts) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge().start()
         for number in range(8):
             # The query plays no part in what an endpoint is.
@@ -131,9 +135,10 @@ async def test_by_default_one_at_a_time_for_each_endpoint(tmp_path: Path) -> Non
         assert most["all"] == 2
 
 
-async def test_when_a_receiver_returns_nothing_waits_for_its_hour(tmp_path: Path) -> None:
+@on_each_broker
+async def test_when_a_receiver_returns_nothing_waits_for_its_hour(tmp_path: Path, broker: str) -> None:
     """Deliveries that failed while the receiver was down go out with the first success, after a kill too."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await receivers.stop()
         bridge = scene.bridge(WEBHOOK_SCHEDULE="0.1s,1h")
         await bridge.start()
@@ -173,10 +178,11 @@ async def until_shared(scene: Scene, *wanted: int) -> None:
             await anyio.sleep(0.05)
 
 
+@on_each_broker
 @pytest.mark.timeout(180)
-async def test_several_bridges_share_the_work(tmp_path: Path) -> None:
+async def test_several_bridges_share_the_work(tmp_path: Path, broker: str) -> None:
     """Two bridges divide the queue; one that is killed or stopped is replaced, and nothing comes twice."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         first = scene.bridge()
         await first.start()
         await until_shared(scene, 16)
@@ -212,15 +218,16 @@ async def test_several_bridges_share_the_work(tmp_path: Path) -> None:
         assert len(receivers.calls) == 48
 
 
+@on_each_broker
 @pytest.mark.timeout(180)
-async def test_the_broker_may_die_at_any_moment(tmp_path: Path) -> None:
+async def test_the_broker_may_die_at_any_moment(tmp_path: Path, broker: str) -> None:
     """While deliveries go out the broker is killed three times: every event that it confirmed arrives, once."""
 
     async def slow(_request: web.Request, _: int) -> web.StreamResponse:
         await asyncio.sleep(0.03)
         return web.Response()
 
-    async with run_receivers(hook=slow) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(hook=slow) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         bridge = scene.bridge()
         await bridge.start()
         for number in range(60):
@@ -237,14 +244,15 @@ async def test_the_broker_may_die_at_any_moment(tmp_path: Path) -> None:
         assert len(ids) == 60
 
 
-async def test_a_stopping_bridge_ends_what_is_under_way(tmp_path: Path) -> None:
+@on_each_broker
+async def test_a_stopping_bridge_ends_what_is_under_way(tmp_path: Path, broker: str) -> None:
     """SIGTERM waits for the answer of a receiver, settles, and only then ends."""
 
     async def slow(_request: web.Request, _: int) -> web.StreamResponse:
         await asyncio.sleep(1.5)
         return web.Response()
 
-    async with run_receivers(hook=slow) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(hook=slow) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         bridge = scene.bridge()
         await bridge.start()
         await scene.complete("last", webhook_v2=receivers.url("hook"))
@@ -263,11 +271,12 @@ async def test_a_stopping_bridge_ends_what_is_under_way(tmp_path: Path) -> None:
         assert len(await scene.kept("due")) == 1
 
 
+@on_each_broker
 @pytest.mark.full
 @pytest.mark.timeout(600)
-async def test_a_row_of_thousands_is_delivered_whole(tmp_path: Path) -> None:
+async def test_a_row_of_thousands_is_delivered_whole(tmp_path: Path, broker: str) -> None:
     """More webhooks wait for one endpoint than are held in memory: all come, once, after its return and a restart."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await receivers.stop()
         env = {"WEBHOOK_SCHEDULE": "2s,2s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s", "WEBHOOK_CONCURRENCY": 4}
         bridge = scene.bridge(**env)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from tests.integration.bridge.bridges import Scene, run_scene
+from tests.integration.bridge.bridges import Scene, on_each_broker, run_scene
 from tests.integration.bridge.receivers import Receivers, answers, endless, hangs, resets, run_receivers
 from tests.support.processes import free_port
 
@@ -28,7 +28,8 @@ async def stays_prompt(scene: Scene, receivers: Receivers, *, count: int, every_
     return max(call.at - sent[call.webhook_id] for call in calls)
 
 
-async def test_one_bad_receiver_never_delays_another(tmp_path: Path) -> None:
+@on_each_broker
+async def test_one_bad_receiver_never_delays_another(tmp_path: Path, broker: str) -> None:
     """500, 429, 410, hanging, endless, redirecting, resetting and absent receivers at once: others within a second."""
     elsewhere = free_port()
     behaviours = {
@@ -40,7 +41,7 @@ async def test_one_bad_receiver_never_delays_another(tmp_path: Path) -> None:
         "moved": answers(302, headers={"Location": "/trap"}),
         "resets": resets,
     }
-    async with run_receivers(**behaviours) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(**behaviours) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge(WEBHOOK_SCHEDULE="1s,1s,2s", WEBHOOK_TIMEOUT_S=2).start()
         for name in behaviours:
             for number in range(3):
@@ -90,9 +91,10 @@ async def test_one_bad_receiver_never_delays_another(tmp_path: Path) -> None:
         assert {letter["attempts"] for letter in letters if letter["code"] == "exhausted"} == {4}
 
 
-async def test_prompt_webhook_retries_is_the_number_of_attempts(tmp_path: Path) -> None:
+@on_each_broker
+async def test_prompt_webhook_retries_is_the_number_of_attempts(tmp_path: Path, broker: str) -> None:
     """PROMPT_WEBHOOK_RETRIES=3 means three requests in all, whatever the schedule allows; then a dead letter."""
-    async with run_receivers(broken=answers(500)) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(broken=answers(500)) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge(WEBHOOK_SCHEDULE="0.2s,1s", PROMPT_WEBHOOK_RETRIES=3).start()
         await scene.complete("r1", webhook_v2=receivers.url("broken"))
         await scene.until_kept("dlq", 1)
@@ -100,13 +102,14 @@ async def test_prompt_webhook_retries_is_the_number_of_attempts(tmp_path: Path) 
         assert {call.webhook_id for call in receivers.of("broken")} == {"r1/complete"}
 
 
-async def test_the_body_of_an_answer_is_logged_in_part_and_without_secrets(tmp_path: Path) -> None:
+@on_each_broker
+async def test_the_body_of_an_answer_is_logged_in_part_and_without_secrets(tmp_path: Path, broker: str) -> None:
     """The log shows the beginning of what a receiver answers; secrets of the URL are masked wherever they stand."""
 
     async def echoes(request: web.Request, _: int) -> web.StreamResponse:
         return web.Response(status=500, text=f"you called {request.url} " + "x" * 5000)
 
-    async with run_receivers(echoes=echoes) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(echoes=echoes) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         bridge = scene.bridge(PROMPT_WEBHOOK_RETRIES=1)
         await bridge.start()
         url = receivers.url("echoes").replace("http://", "http://user:pa55word@") + "?token=verysecret"
@@ -124,9 +127,10 @@ async def test_the_body_of_an_answer_is_logged_in_part_and_without_secrets(tmp_p
         assert line["url"] == receivers.url("echoes")
 
 
-async def test_urls_of_requests_must_not_reach_into_private_networks(tmp_path: Path) -> None:
+@on_each_broker
+async def test_urls_of_requests_must_not_reach_into_private_networks(tmp_path: Path, broker: str) -> None:
     """Without ALLOWED_PRIVATE_HOSTS a webhook to loopback is given up at once, and nothing is sent."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge(ALLOWED_PRIVATE_HOSTS="").start()
         for number, url in enumerate(
             [receivers.url("hook"), f"http://localhost:{receivers.port}/hook", "ftp://x/y", "no url", "http://[::1]/x"]
@@ -141,7 +145,8 @@ async def test_urls_of_requests_must_not_reach_into_private_networks(tmp_path: P
         assert receivers.calls == []
 
 
-async def test_connections_are_used_again(tmp_path: Path) -> None:
+@on_each_broker
+async def test_connections_are_used_again(tmp_path: Path, broker: str) -> None:
     """Many webhooks to one receiver go over few connections."""
     peers = set[object]()
 
@@ -150,7 +155,7 @@ async def test_connections_are_used_again(tmp_path: Path) -> None:
         peers.add(request.transport.get_extra_info("peername"))
         return web.Response(text="thank you")
 
-    async with run_receivers(notes=notes) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(notes=notes) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge().start()
         for number in range(30):
             await scene.complete(f"c{number}", webhook_v2=receivers.url("notes"))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.integration.bridge.bridges import run_scene
+from tests.integration.bridge.bridges import on_each_broker, run_scene
 from tests.integration.bridge.receivers import SECRET, answers, run_receivers
 from tests.support.stack import graph
 
@@ -20,9 +20,10 @@ pytestmark = pytest.mark.anyio
 OTHER_SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
-async def test_webhook_v2_is_one_signed_post_of_the_event(tmp_path: Path) -> None:
+@on_each_broker
+async def test_webhook_v2_is_one_signed_post_of_the_event(tmp_path: Path, broker: str) -> None:
     """Both terminal events reach webhook_v2 once, as their own JSON, accepted by the official library."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         bridge = scene.bridge()
         await bridge.start()
         await scene.complete("a1", webhook_v2=receivers.url("v2"), metadata={"k": 1})
@@ -45,9 +46,10 @@ async def test_webhook_v2_is_one_signed_post_of_the_event(tmp_path: Path) -> Non
         assert len(receivers.calls) == 3
 
 
-async def test_legacy_webhooks_are_one_unsigned_post_for_each_output(tmp_path: Path) -> None:
+@on_each_broker
+async def test_legacy_webhooks_are_one_unsigned_post_for_each_output(tmp_path: Path, broker: str) -> None:
     """`webhook` gets `output.complete` per file and `prompt.failed`, as comfyui-api sent them, unsigned."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge().start()
         files = {"images": ["b25l", "dHdv"], "filenames": ["l1_00001_.png", "l1_00002_.png"]}
         await scene.complete("l1", webhook=receivers.url("old"), webhook_v2=receivers.url("new"), **files)
@@ -66,9 +68,10 @@ async def test_legacy_webhooks_are_one_unsigned_post_for_each_output(tmp_path: P
         assert failed["event"] == "prompt.failed"
 
 
-async def test_system_webhooks_carry_comfyui_and_storage_events(tmp_path: Path) -> None:
+@on_each_broker
+async def test_system_webhooks_carry_comfyui_and_storage_events(tmp_path: Path, broker: str) -> None:
     """SYSTEM_WEBHOOK_URL gets the chosen events as {event, data, metadata}, signed, with a unique webhook-id each."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         # The operator's own URL may lie in a private network.
         await scene.bridge(
             SYSTEM_WEBHOOK_URL=receivers.url("system"),
@@ -92,9 +95,10 @@ def write_subscriptions(folder: Path, *entries: dict[str, Any]) -> Path:
     return path
 
 
-async def test_subscriptions_route_by_type_and_metadata_with_own_secrets(tmp_path: Path) -> None:
+@on_each_broker
+async def test_subscriptions_route_by_type_and_metadata_with_own_secrets(tmp_path: Path, broker: str) -> None:
     """A team's endpoint gets the events it asked for, signed with its own secrets, without the producer's webhooks."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         path = write_subscriptions(
             tmp_path,
             {
@@ -125,9 +129,10 @@ async def test_subscriptions_route_by_type_and_metadata_with_own_secrets(tmp_pat
         await receivers.until("v2", 1)
 
 
-async def test_several_secrets_and_the_bare_form(tmp_path: Path) -> None:
+@on_each_broker
+async def test_several_secrets_and_the_bare_form(tmp_path: Path, broker: str) -> None:
     """WEBHOOK_SECRET may name an old bare secret and a new one: receivers of both accept, strangers do not."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         bridge = scene.bridge(WEBHOOK_SECRET=f"testsecret,{SECRET}")
         await bridge.start()
         await scene.complete("a1", webhook_v2=receivers.url("v2"))
@@ -139,9 +144,10 @@ async def test_several_secrets_and_the_bare_form(tmp_path: Path) -> None:
         assert any("bare form" in line["event"] for line in bridge.log())
 
 
-async def test_ids_that_no_header_can_carry_are_delivered_all_the_same(tmp_path: Path) -> None:
+@on_each_broker
+async def test_ids_that_no_header_can_carry_are_delivered_all_the_same(tmp_path: Path, broker: str) -> None:
     """An event whose id is not Latin-1 gets a derived webhook-id, the same for every attempt."""
-    async with run_receivers(hook=answers(500, 200)) as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers(hook=answers(500, 200)) as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge(WEBHOOK_SCHEDULE="0.1s").start()
         event = {"type": "prompt.complete", "id": "日本", "images": [], "webhook_v2": receivers.url("hook")}
         await scene.publish("prompt.complete.x", event, "日本/complete")
@@ -151,9 +157,10 @@ async def test_ids_that_no_header_can_carry_are_delivered_all_the_same(tmp_path:
         assert second.verified()["id"] == "日本"
 
 
-async def test_a_prompt_of_a_real_worker_reaches_its_receiver(tmp_path: Path) -> None:
+@on_each_broker
+async def test_a_prompt_of_a_real_worker_reaches_its_receiver(tmp_path: Path, broker: str) -> None:
     """Request, worker, ComfyUI, event, bridge, receiver: the pictures arrive, large ones fetched from OUTPUT_STORE."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.stack.worker(await scene.stack.comfy(), INLINE_LIMIT_KB=0).start()
         await scene.bridge().start()
         request = {"id": "real", "prompt": graph(), "webhook_v2": receivers.url("v2"), "webhook": receivers.url("old")}
@@ -168,9 +175,10 @@ async def test_a_prompt_of_a_real_worker_reaches_its_receiver(tmp_path: Path) ->
         assert base64.b64decode(legacy.body["image"]).startswith(b"\x89PNG")
 
 
-async def test_files_above_the_limit_stay_urls(tmp_path: Path) -> None:
+@on_each_broker
+async def test_files_above_the_limit_stay_urls(tmp_path: Path, broker: str) -> None:
     """WEBHOOK_INLINE_KB=0 sends claim checks as they are."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge(WEBHOOK_INLINE_KB=0).start()
         url = "nats://comfyui-outputs/u1/abc/u1.png"
         outputs = [{"node_id": "9", "kind": "image", "image": 0, "size_bytes": 3, "url": url}]
@@ -179,9 +187,10 @@ async def test_files_above_the_limit_stay_urls(tmp_path: Path) -> None:
         assert call.verified()["images"] == [url]
 
 
-async def test_what_no_worker_wrote_harms_nothing(tmp_path: Path) -> None:
+@on_each_broker
+async def test_what_no_worker_wrote_harms_nothing(tmp_path: Path, broker: str) -> None:
     """Foreign messages on the channels are passed over, and the events behind them are delivered."""
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         await scene.bridge(SYSTEM_WEBHOOK_URL=receivers.url("system"), SYSTEM_WEBHOOK_EVENTS="all").start()
         js = scene.stack.outside.js
         deep = b"[" * 5000
@@ -197,10 +206,11 @@ async def test_what_no_worker_wrote_harms_nothing(tmp_path: Path) -> None:
         await receivers.until("system", 1)
 
 
-async def test_large_results_cost_little_memory(tmp_path: Path) -> None:
+@on_each_broker
+async def test_large_results_cost_little_memory(tmp_path: Path, broker: str) -> None:
     """A result of 24 MB is fetched and sent inline while the bridge grows by a fraction of it (D14)."""
     size = 24 * 1024**2
-    async with run_receivers() as receivers, run_scene(tmp_path, receivers) as scene:
+    async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         store = tmp_path / "store"
         store.mkdir()
         (store / "big.bin").write_bytes(b"\x01\x02\x03" * (size // 3))

@@ -1,0 +1,6 @@
+"""The webhook bridge's side of Kafka: feeds, the queue of deliveries in shares, letters."""
+
+from brokers.kafka.webhooks.bus import KafkaWebhookBus
+from brokers.kafka.webhooks.letters import KafkaWebhookLetters
+
+__all__ = ["KafkaWebhookBus", "KafkaWebhookLetters"]
