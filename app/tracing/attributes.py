@@ -27,6 +27,7 @@ __all__ = [
     "PARTITION",
     "PORT",
     "REPLAY",
+    "RESENDS",
     "SERVER",
     "STATUS",
     "STREAM_SEQUENCE",
@@ -47,6 +48,7 @@ KAFKA_OFFSET: Final = "messaging.kafka.offset"
 ERROR_TYPE: Final = "error.type"
 METHOD: Final = "http.request.method"
 STATUS: Final = "http.response.status_code"
+RESENDS: Final = "http.request.resend_count"
 SERVER: Final = "server.address"
 PORT: Final = "server.port"
 # No convention names these.
