@@ -19,6 +19,7 @@ from schemas.base import WrongField, load_json, timestamp
 from schemas.prompt import ID_PATTERN
 
 __all__ = [
+    "LARGEST_REFERENCE_BYTES",
     "Envelope",
     "attributes",
     "derived_id",
@@ -29,6 +30,9 @@ __all__ = [
     "traceparent_of",
     "usable_id",
 ]
+
+# A request that comes as a reference is still read into memory as JSON.
+LARGEST_REFERENCE_BYTES = 64 * 1024 * 1024
 
 _NAMESPACE = uuid.UUID("5a3c5f0e-53a4-5d0c-9a0f-0c6f1d7f2f5b")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import shutil
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import anyio
@@ -15,11 +17,13 @@ import anyio.to_thread
 from app.cli.connection import open_client
 from app.cli.lines import table
 from app.cli.outcome import ExitCode, show
+from app.cli.stores import open_stores
 from app.comfy.client import ComfyClient
 from app.comfy.folders import probe_shared
 from app.errors import ComfyUnavailable, ConfigurationError
 from app.settings import Settings, load_settings
-from brokers.base import BrokerError
+from app.settings.parts import storage_config
+from brokers.base import BrokerError, Client
 
 __all__ = ["Finding", "run_doctor"]
 
@@ -44,7 +48,7 @@ async def run_doctor() -> int:
     failed = _print(
         [Finding("settings", ok=True, sentence=f"worker {settings.worker}, prefix {settings.topic_prefix}")]
     )
-    checks: tuple[Callable[[Settings], Awaitable[list[Finding]]], ...] = (_broker, _comfy, _output_store)
+    checks: tuple[Callable[[Settings], Awaitable[list[Finding]]], ...] = (_broker, _comfy, _storage)
     for check in checks:
         failed = _print(await check(settings)) or failed
     return failed
@@ -71,24 +75,53 @@ async def _broker(settings: Settings) -> list[Finding]:
     return [Finding("broker", ok=False, sentence=sentence)]
 
 
-async def _output_store(settings: Settings) -> list[Finding]:
-    store = settings.output_store
-    if not store.startswith("file://"):
-        bucket = store.removeprefix("nats://") or settings.names.output_bucket
-        return [Finding("outputs", ok=True, sentence=f"bucket {bucket} of the broker, made when it is first used")]
-    folder = Path(unquote(urlsplit(store).path))
+async def _storage(settings: Settings) -> list[Finding]:
+    """The cache's folder and every backend; the one of OUTPUT_STORE is called ``outputs``."""
+    findings = [await _cache(settings)]
+    store = storage_config(settings).output_store
+    kind = {"s3": "s3", "file": "file", "nats": "nats"}.get(store.partition(":")[0], "azure" if store else "")
+    if not store:
+        findings.append(Finding("outputs", ok=False, sentence="on Kafka no worker starts without OUTPUT_STORE; set it"))
     try:
-        await anyio.to_thread.run_sync(_try_to_write, folder)
+        async with AsyncExitStack() as stack:
+            client: Client | None = None
+            with suppress(BrokerError, TimeoutError):
+                with anyio.fail_after(CHECK_WITHIN_S):
+                    client = await stack.enter_async_context(open_client(settings))
+            stores = await stack.enter_async_context(open_stores(settings, client))
+            async for name, works, sentence in stores.probe(CHECK_WITHIN_S):
+                if name != kind:
+                    findings.append(Finding(name, works, sentence))
+                elif name == "nats" and client is None:
+                    lost = f"OUTPUT_STORE={store} is the broker's, which does not answer; see the broker's line"
+                    findings.append(Finding("outputs", ok=False, sentence=lost))
+                else:
+                    cure = "" if works else "; correct OUTPUT_STORE or what it names"
+                    findings.append(Finding("outputs", works, f"{sentence.rstrip('.')}{cure}"))
+    except ConfigurationError as exc:
+        findings.append(Finding("storage", ok=False, sentence=str(exc)))
+    return findings
+
+
+async def _cache(settings: Settings) -> Finding:
+    folder = settings.cache_dir
+    try:
+        free_bytes = await anyio.to_thread.run_sync(_try_cache, folder)
     except OSError as exc:
-        sentence = f"{folder} cannot be written ({exc.strerror}); correct its permissions or OUTPUT_STORE"
-        return [Finding("outputs", ok=False, sentence=sentence)]
-    return [Finding("outputs", ok=True, sentence=f"{folder} can be written")]
+        sentence = f"{folder} cannot be used ({exc.strerror}); correct its permissions or CACHE_DIR"
+        return Finding("cache", ok=False, sentence=sentence)
+    return Finding(
+        "cache", ok=True, sentence=f"{folder} can be written and locked, {free_bytes / 1024**3:.1f} GiB free"
+    )
 
 
-def _try_to_write(folder: Path) -> None:
-    """Write a file without a name, which is gone when it is closed."""
+def _try_cache(folder: Path) -> int:
+    """Write a file without a name and lock it, as the cache does; returns the free bytes of the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder) as file:
         file.write(b"comfybus")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return shutil.disk_usage(folder).free
 
 
 async def _comfy(settings: Settings) -> list[Finding]:

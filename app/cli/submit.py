@@ -15,6 +15,7 @@ from app.cli.lines import failure_line
 from app.cli.outcome import CommandFailed, ExitCode, say, show
 from app.cli.outputs import save_outputs
 from app.cli.progress import ProgressView, shown_progress
+from app.cli.reference import send_request
 from app.settings import Settings
 from brokers.base import Client, EventMessage
 from schemas.base import dump_json
@@ -54,17 +55,17 @@ async def run_submit(settings: Settings, request: dict[str, Any], wait: Wait | N
 
     Raises:
         CommandFailed: No answer in time, or an output cannot be saved.
-        BrokerError: The broker does not answer or refuses; the request is larger than it takes.
+        BrokerError: The broker does not answer or refuses.
     """
     request_id, body = str(request["id"]), dump_json(request)
     async with open_client(settings) as client:
         if wait is None:
-            await client.submit(body, request_id=request_id)
+            await send_request(client, settings, body, request_id)
             show(json.dumps({"id": request_id}) if as_json else request_id)
             return ExitCode.DONE
         if await client.last_terminal(request_id) is not None:
             say(f"{request_id} was answered before, which is what follows; another --id runs it again")
-        event = await _answer(client, request_id, body, wait.timeout_s)
+        event = await _answer(client, settings, request_id, body, wait.timeout_s)
         if as_json:
             show(json.dumps(event, ensure_ascii=False))
         if event["type"] == "prompt.failed":
@@ -84,10 +85,12 @@ def _tell(event: Mapping[str, Any], saved: list[str], *, quiet: bool) -> None:
         say(line) if quiet else show(line)
 
 
-async def _answer(client: Client, request_id: str, body: bytes, timeout_s: float | None) -> Mapping[str, Any]:
+async def _answer(
+    client: Client, settings: Settings, request_id: str, body: bytes, timeout_s: float | None
+) -> Mapping[str, Any]:
     with anyio.move_on_after(timeout_s):
         async with client.follow(request_id) as events:
-            await client.submit(body, request_id=request_id)
+            await send_request(client, settings, body, request_id)
             say(f"submitted {request_id}")
             with shown_progress() as view:
                 return await follow_to_end(events, view)

@@ -18,7 +18,7 @@ from app.comfy.listeners import listener_at
 from app.comfy.process_config import ComfyEnded, ComfyPortTaken, ComfyStartFailed, ProcessConfig
 from app.comfy.signs_of_life import End, SignsOfLife
 from app.errors import ComfybusError
-from app.redact import Redactor
+from app.storage.secrets import Scrubber
 
 __all__ = ["ComfyEnded", "ComfyPortTaken", "ComfyStartFailed", "ProcessConfig", "Supervisor"]
 
@@ -26,7 +26,7 @@ _RESTART_MARGIN_S: Final = 15.0
 
 _log = structlog.get_logger("comfybus.process")
 _comfyui = structlog.get_logger("comfyui")
-_redactor = Redactor(None)
+_scrubber = Scrubber()
 _T = TypeVar("_T")
 
 
@@ -278,7 +278,7 @@ async def _first_of(*waits: Callable[[], Awaitable[_T]]) -> _T:
 
 def _pass_on(line: str) -> None:
     """Log a line of ComfyUI's output, without the signatures and user infos of URLs in it."""
-    _comfyui.info("ComfyUI says", line=_redactor.text(line))
+    _comfyui.info("ComfyUI says", line=_scrubber.text(line))
 
 
 def _call_hook(hook: Callable[[], None]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from app.storage.base import Progress
 from app.storage.stores import Hold as CacheHold
 
 __all__ = ["Hold", "Holds"]
@@ -21,6 +22,10 @@ class Hold:
 
     cache: CacheHold = field(default_factory=CacheHold)
     names: set[str] = field(default_factory=set)
+
+    def telling(self, progress: Progress) -> Hold:
+        """The same hold, whose downloads are told to somebody else."""
+        return replace(self, cache=self.cache.telling(progress))
 
 
 class Holds:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -27,7 +28,9 @@ from brokers.base import RequestKey
 from schemas.credentials import Credential
 from schemas.prompt import Graph, PromptRequest
 
-__all__ = ["Comfy", "Folders", "PrepareConfig", "Preparer"]
+__all__ = ["Comfy", "Folders", "OnBytes", "PrepareConfig", "Preparer"]
+
+OnBytes = Callable[[Job, int, int | None], None]
 
 _GIB: Final = 1024**3
 
@@ -129,7 +132,14 @@ class Preparer:
         self._inputs.forget()
 
     async def prepare(
-        self, graph: Graph, *, key: RequestKey, attempt: int, request: PromptRequest, hold: Hold
+        self,
+        graph: Graph,
+        *,
+        key: RequestKey,
+        attempt: int,
+        request: PromptRequest,
+        hold: Hold,
+        on_bytes: OnBytes | None = None,
     ) -> Graph:
         """A graph to submit; the one given is not changed, and what needs no change is shared with it.
 
@@ -141,6 +151,7 @@ class Preparer:
             attempt: 1-based; names the outputs.
             request: For its credentials.
             hold: Keeps the inputs in place.
+            on_bytes: Told of downloads as they come: for which input, bytes so far, and of how many if that is known.
 
         Raises:
             InvalidRequest: A value is neither content nor the name of anything; ``location`` says which.
@@ -149,7 +160,7 @@ class Preparer:
             ComfyUnavailable: ComfyUI had to be asked about a node and did not answer.
         """
         jobs = await plan(graph, self.catalogue)
-        values = await self._run(jobs, key, request.credentials or (), hold)
+        values = await self._run(jobs, key, request.credentials or (), hold, on_bytes)
         ready = dict(graph)
         for job, value in zip(jobs, values, strict=True):
             node = ready[job.node_id]
@@ -157,9 +168,16 @@ class Preparer:
         return rename_outputs(ready, key, attempt, prepend=self._config.prepend_filenames)
 
     async def _run(
-        self, jobs: Sequence[Job], key: RequestKey, credentials: Sequence[Credential], hold: Hold
+        self,
+        jobs: Sequence[Job],
+        key: RequestKey,
+        credentials: Sequence[Credential],
+        hold: Hold,
+        on_bytes: OnBytes | None,
     ) -> list[Any]:
         """The new values, in the order of the jobs."""
+        if not jobs:
+            return []
         values: list[Any] = [None] * len(jobs)
         failures: list[Exception] = []
         limiter = anyio.CapacityLimiter(self._config.parallel)
@@ -168,7 +186,8 @@ class Preparer:
             try:
                 async with limiter:
                     with _translated(job), anyio.fail_after(self._config.deadline_s):
-                        values[index] = await self._prepared(job, key, credentials, hold)
+                        own = hold.telling(partial(on_bytes, job)) if on_bytes else hold
+                        values[index] = await self._prepared(job, key, credentials, own)
             except Exception as exc:  # noqa: BLE001 - raised below, out of the group
                 failures.append(exc)
                 group.cancel_scope.cancel()

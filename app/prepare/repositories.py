@@ -14,7 +14,7 @@ import anyio.to_thread
 from app.errors import InputRefused, InputUnavailable
 from app.prepare.git_clone import GitClone, split_revision
 from app.prepare.media import Fetch
-from app.redact import public_url
+from app.storage.secrets import public_url
 from app.storage.stores import Hold as CacheHold
 from schemas.credentials import Credential
 

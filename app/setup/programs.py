@@ -16,8 +16,7 @@ import structlog
 
 from app.comfy.guarded import Exit, LaunchFailed, guarded
 from app.errors import ComfybusError
-from app.redact import Redactor
-from app.storage.secrets import MASK
+from app.storage.secrets import MASK, Scrubber
 
 __all__ = ["Programs", "SetupFailed", "step"]
 
@@ -28,7 +27,7 @@ _LONGEST_TOLD: Final = 300
 _GRACE_S: Final = 10.0
 
 log = structlog.get_logger("comfybus.setup")
-_redactor = Redactor(None)
+_scrubber = Scrubber()
 
 
 class SetupFailed(ComfybusError):
@@ -129,7 +128,7 @@ class Programs:
         lines: deque[str] = deque(maxlen=_LINES_KEPT)
 
         def take(line: str) -> None:
-            line = _redactor.text(line)
+            line = _scrubber.text(line)
             for secret in secrets:
                 line = line.replace(secret, MASK)
             lines.append(line)

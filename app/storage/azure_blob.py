@@ -115,10 +115,9 @@ class AzureBlobStorage(Storage):
 
     @override
     async def probe(self) -> str:
-        """Write an empty blob to OUTPUT_STORE and remove it; see ``Storage``."""
+        """Write an empty blob to OUTPUT_STORE and remove it, else show the key to the account; see ``Storage``."""
         if self._store is None:
-            known = f"account {self._account.name}" if self._account else "no account is configured"
-            return f"Azure blobs, {known}; no OUTPUT_STORE of this kind to ask"
+            return await self._probe_account()
         with as_upload(self._store):
             place = self._place(f"{self._store.rstrip('/')}/{PROBE}")
             put = self._call("PUT", place, None, "cw", headers={"x-ms-blob-type": "BlockBlob"})
@@ -128,6 +127,24 @@ class AzureBlobStorage(Storage):
             except Fault as exc:
                 log.warning("blob of the probe not removed", where=place.url, reason=exc.reason)
         return f"{self._store} takes blobs"
+
+    async def _probe_account(self) -> str:
+        if self._account is None:
+            return "no account is configured: requests bring their own credentials, or signed URLs"
+        if self._account.sas and not self._account.key:
+            # It may be one for a single container, which nothing here names.
+            return f"{self._account.url} by AZURE_STORAGE_SAS_TOKEN; no OUTPUT_STORE of this kind to ask"
+        with as_upload(self._account.url):
+            place = BlobPlace(self._account.url, PROBE, PROBE)
+            try:
+                await self._carrier.may_read(
+                    self._call("GET", place, None, "r"), where=self._account.url, explain=_explain
+                )
+            except Fault as exc:
+                # Credentials are judged before names: a blob that is not there proves that they are good.
+                if exc.status != 404 and "AuthorizationPermissionMismatch" not in exc.reason:
+                    raise
+        return f"{self._account.url} takes the credentials of the account {self._account.name}"
 
     def _place(self, url: str) -> BlobPlace:
         place = blob_place(url, self._account)

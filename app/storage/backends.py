@@ -59,7 +59,8 @@ def make_backends(config: StorageConfig, objects: Objects | None) -> Backends:
     store = config.output_store
     file = FileStorage(_folder(store) if store.startswith("file:") else None, config.max_download_bytes)
     bucket = store.partition("://")[2].partition("/")[0]
-    nats = NatsObjectStorage(bucket if store.startswith("nats:") else None, objects, config.timings)
+    own_bucket = bucket if store.startswith("nats:") else None
+    nats = NatsObjectStorage(own_bucket, objects, config.timings, config.max_download_bytes)
     s3 = S3Storage(carrier, config.s3, store if store.startswith("s3:") else None)
     azure = AzureBlobStorage(carrier, account, store if store.startswith("http") else None)
     process = HubProcess(config.timings, config.proxies)

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from app.storage.base import Progress
+
 __all__ = ["Hold", "remove_lock", "try_lock"]
 
 
@@ -49,11 +51,19 @@ class Hold:
 
     Args:
         request_id: Whose prompt it is, for the events of transfers made for it; None outside a prompt.
+        progress: Told of the bytes of downloads that it waits for.
     """
 
-    def __init__(self, request_id: str | None = None) -> None:
+    def __init__(self, request_id: str | None = None, progress: Progress | None = None) -> None:
         self.request_id = request_id
+        self.progress = progress
         self._locks: dict[str, int] = {}
+
+    def telling(self, progress: Progress) -> Hold:
+        """The same hold, released with this one, whose downloads are told to somebody else."""
+        other = Hold(self.request_id, progress)
+        other._locks = self._locks
+        return other
 
     def __contains__(self, key: str) -> bool:
         return key in self._locks

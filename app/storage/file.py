@@ -195,7 +195,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _try_to_write(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
+    if not root.is_dir():
+        # An upload would make it, also where a disk was to be mounted: worth a word.
+        raise Fault("there is no such folder; make it, or mount its disk", passing=False)
     part = root / f".{uuid.uuid4().hex}.part"
     try:
         part.write_bytes(b"")

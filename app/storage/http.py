@@ -95,8 +95,8 @@ class HttpStorage(Storage):
     async def probe(self) -> str:
         """Nothing is configured that could be asked."""
         if self._header and not self._hosts:
-            return "http and https URLs; HTTP_AUTH_HEADER_NAME is set and HTTP_AUTH_HOSTS is not: it goes to nobody"
-        return "http and https URLs"
+            return "any host; HTTP_AUTH_HEADER_NAME is set and HTTP_AUTH_HOSTS is not, so the header goes to nobody"
+        return "any host at a public address; nothing is configured that could be asked"
 
     def _call(self, method: str, text: str, auth: Auth | None, headers: dict[str, str] | None = None) -> Call:
         parsed = parse_http(text)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import anyio.lowlevel
 from typing_extensions import override
 
 from app.storage.base import ANY_AUTH, Downloaded, Progress, Storage, Uploaded
@@ -30,11 +31,11 @@ class Objects(Protocol):
     async def put(self, key: str, path: Path) -> str:
         """Store a file."""
 
-    async def get(self, key: str, path: Path) -> None:
-        """Write an object to a file, its digest verified."""
+    async def get(self, key: str, path: Path, on_bytes: Callable[[int, int], None] = ...) -> None:
+        """Write an object to a file, its digest verified; tells the bytes that are here, and of how many."""
 
-    async def exists(self, key: str) -> bool:
-        """Whether the key is stored."""
+    async def size(self, key: str) -> int | None:
+        """How many bytes an object has; None if there is none."""
 
     async def probe(self) -> None:
         """Raise what would keep a put from succeeding."""
@@ -66,13 +67,15 @@ class NatsObjectStorage(Storage):
         bucket: The bucket of OUTPUT_STORE; no other one is read or written.
         objects: That bucket on the broker's connection; None where the broker is not NATS or the store is another.
         timings: Retries; the connection itself is restored by the broker's client.
+        limit_bytes: The largest object that may come in.
     """
 
     name = "nats"
     auth_types = ANY_AUTH
 
-    def __init__(self, bucket: str | None, objects: Objects | None, timings: Timings) -> None:
+    def __init__(self, bucket: str | None, objects: Objects | None, timings: Timings, limit_bytes: int) -> None:
         self._bucket = bucket
+        self._limit_bytes = limit_bytes
         self._objects = objects
         self._timings = timings
 
@@ -90,20 +93,25 @@ class NatsObjectStorage(Storage):
     async def download(
         self, url: str, into: Path, *, auth: Auth | None = None, progress: Progress | None = None
     ) -> Downloaded:
-        """Get; see ``Storage``. Progress is told at the end."""
+        """Get; see ``Storage``."""
         with as_input(url):
             objects, key = self._opened(url)
 
             async def step() -> None:
                 with _broker_faults():
-                    if not await objects.exists(key):
+                    size = await objects.size(key)
+                    if size is None:
                         raise Fault("there is no such object in the bucket; it may have expired", passing=False)
-                    await objects.get(key, into)
+                    if progress is not None:
+                        # A caller with a bound of its own gives up before anything is written.
+                        progress(0, size)
+                        await anyio.lowlevel.checkpoint()
+                    if size > self._limit_bytes:
+                        raise Fault("it is larger than MAX_DOWNLOAD_GB allows; raise that", passing=False)
+                    await objects.get(key, into, progress or (lambda *_: None))
 
             await retrying(step, self._timings, where=url)
             size, sha256 = await disk(_measure, into)
-        if progress is not None:
-            progress(size, size)
         name = safe_filename(key)
         return Downloaded(into, size, sha256, name, media_type_for(key))
 
@@ -127,7 +135,7 @@ class NatsObjectStorage(Storage):
         with as_input(url):
             objects, key = self._opened(url)
             with _broker_faults():
-                if not await objects.exists(key):
+                if await objects.size(key) is None:
                     raise Fault("there is no such object in the bucket; it may have expired", passing=False)
 
     @override

@@ -59,6 +59,7 @@ class S3Storage(Storage):
 
     def __init__(self, carrier: Carrier, config: S3Config, store: str | None = None) -> None:
         self._carrier = carrier
+        self._config = config
         self._signer = S3Signer(config)
         self._store = store
 
@@ -107,14 +108,29 @@ class S3Storage(Storage):
 
     @override
     async def probe(self) -> str:
-        """Write an empty object to OUTPUT_STORE and remove it; see ``Storage``."""
+        """Write an empty object to OUTPUT_STORE and remove it, else show the keys to the store; see ``Storage``."""
         if self._store is None:
-            return "s3 URLs; no OUTPUT_STORE of this kind to ask"
+            return await self._probe_keys()
         with as_upload(self._store):
             place = self._place(f"{self._store.rstrip('/')}/{PROBE}", None)
             await self._carrier.ask(place.call("PUT", "put_object"), where=place.where, body=b"", explain=place.explain)
             await self._remove(place, "delete_object")
         return f"{self._store} takes objects"
+
+    async def _probe_keys(self) -> str:
+        config = self._config
+        where = public_url(config.endpoint_url or "https://s3.amazonaws.com")
+        if not (config.access_key_id or config.profile):
+            return "no keys are configured: requests bring their own, or the machine's role is used"
+        with as_upload(where):
+            place = S3Place(self._signer, S3Account(), PROBE, PROBE)
+            try:
+                await self._carrier.may_read(place.call("GET", "get_object"), where=where, explain=place.explain)
+            except Fault as exc:
+                # Keys are judged before names: one that is not there, or is somebody's, proves that they are known.
+                if exc.status != 404 and "AccessDenied" not in exc.reason:
+                    raise
+        return f"{where} knows the keys"
 
     def _place(self, url: str, auth: Auth | None) -> S3Place:
         bucket, key = s3_location(url)

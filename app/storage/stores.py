@@ -105,7 +105,8 @@ class Stores:
             folder: Where the file is wanted, made when missing; None leaves it in the cache.
             filename: Its name there, one path segment; None for the name in the cache, which no other URL has.
             in_use: Keeps the file in the cache until it is released.
-            progress: Told of the bytes of a download as they come, also of one that another asker began.
+            progress: Told of the bytes of a download as they come, also of one that another asker began; None to tell
+                whom the hold names.
             overwrite: Take the place of another file of this name in the folder.
 
         Raises:
@@ -121,7 +122,7 @@ class Stores:
                 partial(storage.check_access, url, auth=auth),
                 partial(self._report.downloaded, storage.name, in_use.request_id),
             )
-            key, record, hit = await self._cache.get(wanted, in_use, progress)
+            key, record, hit = await self._cache.get(wanted, in_use, progress or in_use.progress)
             path = self._cache.folder.root / record.file
             if folder is not None:
                 wish = LinkWish(folder, filename, symlinks=self._config.symlinks, replace=overwrite)
@@ -255,13 +256,20 @@ class Stores:
         """A scrubber for one request that knows the operator's storage secrets too."""
         return Scrubber(credentials, extra=self._config.secrets())
 
-    async def probe(self) -> AsyncIterator[tuple[str, bool, str]]:
-        """What is configured, one after the other: name, whether it works, and a sentence; for ``doctor``."""
+    async def probe(self, within_s: float = 60) -> AsyncIterator[tuple[str, bool, str]]:
+        """Every backend, one after the other: name, whether what is configured works, and a sentence; for ``doctor``.
+
+        Args:
+            within_s: For each.
+        """
         for storage in self._backends.all:
-            try:
-                yield storage.name, True, await storage.probe()
-            except PromptError as exc:
-                yield storage.name, False, str(exc)
+            works, said = False, f"no answer within {within_s:g} s; see whether the server runs"
+            with anyio.move_on_after(within_s):
+                try:
+                    works, said = True, await storage.probe()
+                except PromptError as exc:
+                    said = str(exc)
+            yield storage.name, works, said
 
     # --- inside
 

@@ -6,31 +6,35 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import anyio
 import structlog
 
 from app.comfy.client import ComfyClient
-from app.errors import InvalidRequest, PromptError
+from app.errors import InputUnavailable, InvalidRequest, PromptError
 from app.images import check_options
 from app.prepare.context import ContextSource, seed_for
 from app.prepare.git_address import AddressCheck
 from app.prepare.git_clone import GitClone
 from app.prepare.holds import Hold
-from app.prepare.prepare import Folders, Preparer
+from app.prepare.jobs import Job as Input
+from app.prepare.prepare import Folders, OnBytes, Preparer
 from app.prepare.repositories import Repositories
 from app.prepare.workflows import Workflows, input_location
 from app.settings import Settings
 from app.settings.parts import prepare_config, storage_config
 from app.storage.guard import Guard
 from app.storage.stores import Stores
+from app.worker.fetching import Fetching
 from app.worker.intake import Intake, read_delivery
 from app.worker.job import Job
 from brokers.base import RequestOrigin
+from schemas.envelope import LARGEST_REFERENCE_BYTES
 from schemas.prompt import Graph, PromptRequest
 
 __all__ = ["ReadLetter", "RequestInputs", "make_inputs", "resolve_reference"]
 
-# A request by reference is still read into memory as JSON.
-LARGEST_REFERENCE_BYTES = 64 * 1024 * 1024
+# Of a whole reference, from the first byte to the last: it holds a place among the prompts in hand.
+REFERENCE_WITHIN_S = 120.0
 
 ReadLetter = Callable[[str], Awaitable[bytes | None]]
 """The body of a dead letter by its URL; None if the URL is of something else."""
@@ -48,18 +52,38 @@ async def resolve_reference(
     if intake.dataref is None:
         return intake
     try:
-        body = await letters(intake.dataref) if letters and intake.key.replay else None
-        if body is None:
-            body = await stores.read(intake.dataref, limit_bytes=LARGEST_REFERENCE_BYTES)
+        with anyio.fail_after(REFERENCE_WITHIN_S):
+            body = await letters(intake.dataref) if letters and intake.key.replay else None
+            if body is None:
+                body = await stores.read(intake.dataref, limit_bytes=LARGEST_REFERENCE_BYTES)
     except PromptError as exc:
         exc.location = exc.location or "ce_dataref"
         return replace(intake, refusal=exc, dataref=None)
-    inner = {name: value for name, value in headers.items() if name.lower() not in ("ce-dataref", "ce_dataref")}
-    found = read_delivery(body, inner, origin)
+    except TimeoutError:
+        sentence = f"the request it refers to did not come within {REFERENCE_WITHIN_S:g} s; see whether its host hangs"
+        return replace(intake, refusal=InputUnavailable(sentence, location="ce_dataref"), dataref=None)
+    found = read_delivery(body, _without_reference(intake, headers), origin)
     if found.dataref is not None:
         refusal = InvalidRequest("a reference leads to another reference; send it directly", location="ce_dataref")
         return replace(found, refusal=refusal, dataref=None)
     return found
+
+
+def _telling(fetching: Fetching, graph: Graph) -> OnBytes:
+    def tell(input_: Input, size_bytes: int, total_bytes: int | None) -> None:
+        node_class = graph[input_.node_id].get("class_type")
+        fetching.moved(input_.location, input_.node_id, str(node_class), size_bytes, total_bytes)
+
+    return tell
+
+
+def _without_reference(intake: Intake, headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers as if the referenced bytes had come with them, in whichever form the event itself came."""
+    dropped = ("ce-dataref", "ce_dataref", "content-type")
+    kept = {name: value for name, value in headers.items() if name.lower() not in dropped}
+    # A structured event says these in its body, which is gone now.
+    known = {} if intake.id_was_derived else {"ce-id": intake.key.id}
+    return {**kept, **known, **intake.headers}
 
 
 def make_inputs(
@@ -106,7 +130,7 @@ class RequestInputs:
         """
         if request.convert_output is not None:
             check_options(request.convert_output)
-        self._stores.target_url(request, "output.png")
+        self._stores.check_target(request)
 
     @asynccontextmanager
     async def hold(self, job: Job) -> AsyncIterator[Hold]:
@@ -127,7 +151,12 @@ class RequestInputs:
             )
         try:
             return await self.preparer.prepare(
-                graph, key=job.key, attempt=job.tries.attempt, request=request, hold=hold
+                graph,
+                key=job.key,
+                attempt=job.tries.attempt,
+                request=request,
+                hold=hold,
+                on_bytes=_telling(Fetching(job.fetching), graph),
             )
         except PromptError as exc:
             if request.workflow is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -198,6 +198,10 @@ class Job:
         self.times.answering = time.monotonic()
         if self.trace is not None:
             self.trace.sending()
+
+    def traced(self, message: Message) -> Message:
+        """The terminal event in the trace of what sends it; it may have been built long before."""
+        return message if self.trace is None else replace(message, headers=self.intake.headers)
 
     def announce(self, status: Status) -> None:
         """Publish a change of status, with the latest progress; never twice the same."""

@@ -209,7 +209,7 @@ class Performer:
         """Publish the terminal event and settle; afterwards remove what is no longer needed."""
         job.answering()
         letter = self._letter(job, outcome.error) if isinstance(outcome, Fail) and outcome.dead_letter else None
-        stored = await job.delivery.settle(self._terminal(job, outcome), letter)
+        stored = await job.delivery.settle(job.traced(self._terminal(job, outcome)), letter)
         job.times.answered = time.monotonic()
         self._count(job, outcome, stored=stored)
         measure(self.metrics, job)

@@ -35,10 +35,13 @@ class ProgressLimit:
         return self._status
 
     def change(self, status: Status) -> tuple[int, Status, Progress]:
-        """A new status: always published, with the latest value."""
-        self._status = status
+        """A new status: always published, with the latest value; what was said of downloads is over with them."""
         if self._waiting is not None:
             self._last, self._waiting = self._waiting, None
+        if self._status == "preparing":
+            last = self._last
+            self._last = Progress(value=last.value, nodes_done=last.nodes_done, nodes_total=last.nodes_total)
+        self._status = status
         return self._send(status, self._last)
 
     def value(self, progress: Progress, *, publish: bool = True) -> tuple[int, Status, Progress] | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import itertools
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import anyio
@@ -16,9 +18,10 @@ from app.comfy.outputs import LocalOutput, OutputReader, OutputRef
 from app.worker.job import Job
 from schemas.events import Output
 
-__all__ = ["Delivered", "OutputFile", "OutputSink", "collect", "inline", "links"]
+__all__ = ["Delivered", "OutputFile", "OutputSink", "collect", "distinct", "inline", "links"]
 
 FILES_AT_ONCE = 4
+LONGEST_NAME_BYTES = 255
 
 
 class OutputSink(Protocol):
@@ -95,6 +98,34 @@ async def collect(
     return files
 
 
+def distinct(refs: Sequence[OutputRef], files: dict[int, OutputFile]) -> dict[int, OutputFile]:
+    """The files with a name each, for a target that has one place for each name.
+
+    Outputs of different folders may be called the same, and so may two that were converted. The first in ComfyUI's
+    order keeps its name, a further one gets its node's id behind it: the same ones whenever the prompt runs again.
+    """
+    taken = {file.filename for file in files.values()}
+    seen: set[str] = set()
+    found = {}
+    for index in sorted(files):
+        file = files[index]
+        if file.filename in seen:
+            mark = re.sub(r"[^A-Za-z0-9_-]", "-", refs[index].node_id)[:32]
+            names = (_marked(file.filename, f"-{mark}{'' if n == 1 else f'-{n}'}") for n in itertools.count(1))
+            name = next(name for name in names if name not in taken)
+            taken.add(name)
+            file = replace(file, filename=name)
+        seen.add(file.filename)
+        found[index] = file
+    return found
+
+
+def _marked(filename: str, mark: str) -> str:
+    path = PurePosixPath(filename)
+    room = LONGEST_NAME_BYTES - len((mark + path.suffix).encode())
+    return f"{path.stem.encode()[:room].decode(errors='ignore')}{mark}{path.suffix}"
+
+
 def total_bytes(files: dict[int, OutputFile]) -> int:
     """Size of all files together."""
     return sum(file.local.size_bytes for file in files.values())
@@ -106,7 +137,8 @@ async def inline(refs: Sequence[OutputRef], files: dict[int, OutputFile]) -> Del
     def read(path: Path) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
-    contents = [await anyio.to_thread.run_sync(read, files[index].local.path) for index in sorted(files)]
+    paths = [files[index].local.path for index in sorted(files)]
+    contents = await anyio.to_thread.run_sync(lambda: [read(path) for path in paths]) if paths else []
     return _delivered(refs, files, contents, [None] * len(contents))
 
 

@@ -116,8 +116,8 @@ class NatsClient:
     # --- the rest
 
     def objects(self, bucket: str) -> NatsObjects:
-        """An object store bucket."""
-        return NatsObjects(self.link, bucket)
+        """An object store bucket; made here, it keeps its objects as long as terminal events."""
+        return NatsObjects(self.link, bucket, self._config.result_retention_h * 3600)
 
     async def fetch_object(self, url: str, path: Path) -> None:
         """Write the object behind a ``nats://`` URL to a file; see the protocol."""

@@ -11,13 +11,12 @@ import hashlib
 import io
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote, unquote
 
 import anyio
 import nats.js.errors
@@ -38,7 +37,7 @@ ROLLUP = {"Nats-Rollup": "sub"}
 
 
 def parse_url(url: str) -> tuple[str, str]:
-    """Bucket and key of ``nats://<bucket>/<key>``, the key percent-encoded as ``put`` returns it.
+    """Bucket and key of ``nats://<bucket>/<key>``; the key is verbatim, not percent-encoded.
 
     Raises:
         BrokerRefused: The URL is of another form.
@@ -47,7 +46,7 @@ def parse_url(url: str) -> tuple[str, str]:
     bucket, _, key = rest.partition("/")
     if scheme != "nats" or not key or not _is_bucket(bucket):
         raise BrokerRefused(f"{url} is no object in NATS; it should be nats://<bucket>/<key>")
-    return bucket, unquote(key)
+    return bucket, key
 
 
 def _is_bucket(name: str) -> bool:
@@ -114,7 +113,7 @@ class NatsObjects:
         await self._link.store(self._storing, self._info_subject(key), body, ROLLUP)
         if before is not None:
             await self._forget(str(before.get("nuid")))
-        return f"nats://{self.bucket}/{quote(key)}"
+        return f"nats://{self.bucket}/{key}"
 
     async def _put_pieces(self, nuid: str, source: BinaryIO) -> dict[str, Any]:
         piece_bytes = min(PIECE_BYTES, self._link.max_message_bytes - PIECE_OVERHEAD_BYTES)
@@ -171,8 +170,13 @@ class NatsObjects:
 
     # --- reading
 
-    async def get(self, key: str, path: Path) -> None:
+    async def get(self, key: str, path: Path, on_bytes: Callable[[int, int], None] = lambda *_: None) -> None:
         """Write an object to a file; the file appears under its name only when it is whole.
+
+        Args:
+            key: Of the object.
+            path: Of the file.
+            on_bytes: Told after each piece how many bytes are here, and of how many.
 
         Raises:
             BrokerUnavailable: No answer; to try again is safe.
@@ -183,7 +187,7 @@ class NatsObjects:
         part = path.with_name(f".{path.name}.part")
         try:
             async with _opened(part, "wb") as target:
-                await self._copy(info, target)
+                await self._copy(info, target, on_bytes)
             await run_sync(part.replace, path)
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -193,7 +197,7 @@ class NatsObjects:
     async def get_bytes(self, key: str) -> bytes:
         """Like ``get``, for an object that is known to be small."""
         target = io.BytesIO()
-        await self._copy(await self._found(key), target)
+        await self._copy(await self._found(key), target, lambda *_: None)
         return target.getvalue()
 
     async def exists(self, key: str) -> bool:
@@ -217,7 +221,12 @@ class NatsObjects:
             info: dict[str, Any] = json.loads(message.data)
         return None if info.get("deleted") else info
 
-    async def _copy(self, info: Mapping[str, Any], target: BinaryIO) -> None:
+    async def size(self, key: str) -> int | None:
+        """How many bytes an object has; None if there is none of this key."""
+        info = await self._info(key)
+        return None if info is None else int(info.get("size", 0))
+
+    async def _copy(self, info: Mapping[str, Any], target: BinaryIO, on_bytes: Callable[[int, int], None]) -> None:
         digest, size, sequence = hashlib.sha256(), 0, 1
         subject = self._piece_subject(str(info.get("nuid")))
         while size < int(info.get("size", 0)):
@@ -228,6 +237,7 @@ class NatsObjects:
             size += len(piece.data)
             sequence = piece.sequence + 1
             await run_sync(target.write, piece.data)
+            on_bytes(size, int(info.get("size", 0)))
         wanted = str(info.get("digest")).partition("=")[2]
         if base64.urlsafe_b64encode(digest.digest()).decode() != wanted:
             raise BrokerRefused(

@@ -30,15 +30,19 @@ async def bus(nats_server: NatsHarness) -> AsyncIterator[NatsBus]:
 
 @pytest.mark.parametrize("size", [0, 1, 128 * 1024, 128 * 1024 + 1, 5 * MIB])
 async def test_a_file_comes_back_as_it_was(bus: NatsBus, tmp_path: Path, size: int) -> None:
-    """Of every size, under a key with folders and spaces, and its address is told."""
+    """Of every size, under a key with folders and spaces, and its address is told: the key is verbatim in it."""
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(os.urandom(size))
     objects = bus.objects()
-    url = await objects.put("a/1f/grün 1.png", source)
-    assert url == "nats://comfyui-outputs/a/1f/gr%C3%BCn%201.png"
-    assert parse_url(url) == ("comfyui-outputs", "a/1f/grün 1.png")
-    assert await objects.exists("a/1f/grün 1.png")
-    await objects.get("a/1f/grün 1.png", target)
+    key = "a/1f/grün 1%20.png"
+    url = await objects.put(key, source)
+    assert url == f"nats://comfyui-outputs/{key}"
+    assert parse_url(url) == ("comfyui-outputs", key)
+    assert await objects.exists(key)
+    assert await objects.size(key) == size
+    told: list[tuple[int, int]] = []
+    await objects.get(key, target, lambda *sizes: told.append(sizes))
+    assert told[-1:] == [(size, size)][: size and 1]
     assert target.read_bytes() == source.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["source", "target"]
 

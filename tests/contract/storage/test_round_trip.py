@@ -12,7 +12,7 @@ from app.errors import InputRefused, UploadFailed
 from app.storage.base import UploadRefused
 from app.storage.cache_locks import Hold
 from tests.contract.storage.conftest import PLACES, Open
-from tests.support.services.places import Place
+from tests.support.services.places import FilePlace, Place
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("place", PLACES, indirect=True)]
 
@@ -113,6 +113,8 @@ async def test_nothing_leaves_the_place(place: Place, opened: Open, make_file: C
 async def test_probe(place: Place, opened: Open) -> None:
     """The probe of what works says so in a sentence."""
     store = place.url("x").removesuffix("/x") if place.name in ("s3", "azure") else None
+    if isinstance(place, FilePlace):
+        place.folder.mkdir()
     async with opened(place.access(), **({"output_store": store} if store else {})) as stores:
         found = {name: (works, text) async for name, works, text in stores.probe()}
     works, text = found[place.name.partition("-")[0]]

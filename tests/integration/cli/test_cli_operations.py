@@ -75,15 +75,47 @@ async def test_dead_letters_are_listed_and_replayed(commands: Commands, stack: S
     await stack.outside.terminal("cli-dead-2", replay=1)
 
 
-async def test_doctor_finds_nothing_wrong(commands: Commands) -> None:
+async def test_doctor_finds_nothing_wrong(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A line per check, each ok, the exit code 0, and nothing left in the folders it probed."""
-    done = await commands.run("doctor", OUTPUT_STORE=f"file://{commands.folder}")
+    own = {"OUTPUT_STORE": f"file://{commands.folder}", "CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+    done = await commands.run("doctor", **own)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert all(line.startswith("ok ") for line in lines)
-    for part in ("settings", "broker", "comfyui", "folders", "outputs", "comfyui-request", "0.3.64", "2."):
+    for part in (
+        "settings",
+        "broker",
+        "comfyui",
+        "folders",
+        "outputs",
+        "cache",
+        "s3",
+        "azure",
+        "hf",
+        "http",
+        "comfyui-request",
+        "0.3.64",
+    ):
         assert part in done.out
     assert list(commands.folder.iterdir()) == []
+
+
+async def test_doctor_shows_the_keys_to_their_stores(commands: Commands) -> None:
+    """The broker's own store works; keys that nobody answers for are named with the host that was asked."""
+    keys = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "canary-key"}
+    account = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=Y2FuYXJ5;BlobEndpoint=http://127.0.0.1:1/a"
+    cache = str(commands.folder / "cache")
+    done = await commands.run("doctor", CACHE_DIR=cache, AZURE_STORAGE_CONNECTION_STRING=account, **keys)
+    assert (done.code, done.err) == (1, "")
+    lines = {line.split()[1]: line for line in done.out.splitlines()}
+    assert lines["outputs"].startswith("ok")
+    assert "the object bucket comfyui-outputs takes files" in lines["outputs"]
+    for name in ("s3", "azure"):
+        assert lines[name].startswith("failed")
+        assert "http://127.0.0.1:1" in lines[name]
+        assert "see whether the server runs" in lines[name]
+    assert "canary-key" not in done.out
+    assert "Y2FuYXJ5" not in done.out
 
 
 async def test_doctor_says_what_is_wrong_and_what_to_do(lonely: Commands) -> None:

@@ -124,18 +124,6 @@ async def test_an_id_is_run_once(commands: Commands, stack: Stack) -> None:
     assert len((await stack.outside.terminals())["cli-once"]) == 1
 
 
-async def test_a_request_larger_than_the_broker_takes_is_refused_with_the_cure(commands: Commands) -> None:
-    """Nothing is sent; the sentence names both sizes."""
-    large = {
-        "prompt": graph(),
-        "credentials": [{"url_pattern": "x" * 2000, "auth": {"type": "bearer", "token": "t"}}] * 600,
-    }
-    done = await commands.run("submit", write(commands.folder, large), "--wait")
-    assert (done.code, done.out) == (2, "")
-    assert "1048576" in done.err
-    assert "URL" in done.err
-
-
 async def test_watch_shows_everything_until_it_is_interrupted(commands: Commands, stack: Stack) -> None:
     """Lines come while things happen, not at the end; Ctrl-C ends it without a traceback."""
 
@@ -169,3 +157,27 @@ async def test_an_interrupted_submit_leaves_the_prompt_alone(commands: Commands,
     assert ended.code == 130
     assert "Traceback" not in ended.err
     assert (await stack.outside.terminal("cli-left")).body["type"] == "prompt.complete"
+
+
+async def test_a_request_too_large_for_the_broker_goes_by_reference(commands: Commands, stack: Stack) -> None:
+    """Its bytes go to the output store; the answer is that of any request, and the message itself is empty."""
+    large = graph(color=6)
+    large["1"]["_meta"] = {"title": "x" * 3_000_000}
+    file = write(commands.folder, {"prompt": large, "metadata": {"n": 1}})
+    done = await commands.run("submit", file, "--wait", "--json", "--id", "cli-large")
+    assert (done.code, done.document["type"], done.document["metadata"]) == (0, "prompt.complete", {"n": 1}), done.err
+    assert "sent by reference" in done.err
+    done = await commands.run("submit", file, "--id", "cli-large-2")
+    assert (done.code, done.out) == (0, "cli-large-2\n")
+    assert (await stack.outside.terminal("cli-large-2")).body["type"] == "prompt.complete"
+
+
+async def test_no_worker_would_read_a_request_of_any_size(commands: Commands) -> None:
+    """Beyond 64 MiB the command says so before anything is sent."""
+    file = write(commands.folder, {"prompt": graph(), "metadata": {}, "input": None, "workflow": None})
+    document = json.loads((commands.folder / file).read_text())
+    document["prompt"]["1"]["_meta"] = {"title": "x" * 68_000_000}
+    (commands.folder / file).write_text(json.dumps(document))
+    done = await commands.run("submit", file)
+    assert (done.code, done.out) == (2, "")
+    assert "behind a URL" in done.err

@@ -229,9 +229,8 @@ async def test_a_request_may_come_as_a_reference(lab: Stack) -> None:
         "id": "ref-3",
         "type": "prompt.request",
         "source": "/tests",
-        "dataref": "nats://comfyui-outputs/requests/nameless",
+        "dataref": await lab.outside.put_output("requests/nameless", json.dumps({"prompt": graph()}).encode()),
     }
-    await store.put("requests/nameless", json.dumps({"prompt": graph()}).encode())
     await lab.outside.send(json.dumps(event).encode(), {"content-type": "application/cloudevents+json"})
     body = (await lab.outside.terminal("ref-3")).body
     assert body["type"] == "prompt.complete", body

@@ -110,9 +110,14 @@ class FaultProxy:
             finally:
                 up.cancel()
                 await asyncio.gather(up, return_exceptions=True)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            # The streams of Python 3.11 complain about a cancelled task, which is how the proxy ends.
+        except (OSError, asyncio.IncompleteReadError):
             return
+        except asyncio.CancelledError:
+            # How the proxy ends. The streams of Python 3.11 complain about a cancelled task; and what is still in a
+            # buffer would keep its socket open beyond the loop.
+            for one in (writer, upstream):
+                if one is not None:
+                    one.transport.abort()
         finally:
             writer.close()
             if upstream is not None:

@@ -52,8 +52,8 @@ async def _cancel_all() -> None:
         for task in others:
             task.cancel()
         await asyncio.wait(others)
-    # Sockets are closed one round after their transports.
-    for _ in range(3):
+    # Sockets are closed some rounds after their transports.
+    for _ in range(10):
         await asyncio.sleep(0)
 
 
