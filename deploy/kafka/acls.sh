@@ -11,6 +11,7 @@ bootstrap=${BOOTSTRAP:?host:port of Kafka}
 prefix=${TOPIC_PREFIX:-comfyui}
 worker=${WORKER_USER:-User:worker}
 producer=${PRODUCER_USER:-User:producer}
+bridge=${BRIDGE_USER:-User:bridge}
 # The group's name has no dots of the prefix.
 group=${prefix//./_}.workers
 kafka_acls=${KAFKA_ACLS:-kafka-acls.sh}
@@ -46,3 +47,12 @@ allow "$worker" --operation IdempotentWrite --operation DescribeConfigs --cluste
 write_topics "$producer" prompt.request control
 read_topics "$producer" prompt.complete prompt.failed prompt.progress storage system worker
 allow "$producer" --operation IdempotentWrite --cluster
+
+# The webhook bridge reads results and events, and keeps its queue in topics of its own. It has no group: where it has
+# read up to stands in them. An operator who replays webhooks needs the same rights.
+read_topics "$bridge" prompt.complete prompt.failed storage system worker
+for topic in webhook webhook-body webhook-lease; do
+  allow "$bridge" --operation Read --operation Write --operation Describe --operation DescribeConfigs --topic "$prefix-$topic"
+done
+allow "$bridge" --operation Write --operation Describe --transactional-id "${prefix//./_}.webhook-" --resource-pattern-type prefixed
+allow "$bridge" --operation IdempotentWrite --operation DescribeConfigs --cluster

@@ -254,4 +254,9 @@ async def test_the_acls_of_kafka_are_set_one_by_one(tmp_path: Path) -> None:
         assert any(call.endswith(topic) for call in producer) is (channel is not Channel.DEAD_LETTER), channel
     assert any(f"--group {names.worker_group}" in call for call in worker)
     assert any(f"--transactional-id {names.worker_group}- --resource-pattern-type prefixed" in call for call in worker)
+    bridge = [call for call in calls if "User:bridge" in call]
+    for own in ("webhook", "webhook-body", "webhook-lease"):
+        assert any(call.endswith(f"--topic team.blue-{own}") for call in bridge), own
+    assert any("--transactional-id team_blue.webhook- --resource-pattern-type prefixed" in call for call in bridge)
+    assert not any("--topic team.blue.prompt.request" in call or "--group" in call for call in bridge)
     assert not any("--operation All" in call or "--topic *" in call for call in calls)
