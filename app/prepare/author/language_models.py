@@ -135,7 +135,11 @@ class LanguageModel:
             429: "its limit is reached; wait or raise it",
         }
         cure = cures.get(status, "try again later" if status >= 500 else "see what it says")
-        said = body[:400].decode(errors="replace").replace("\n", " ").strip()
+        said = body.decode(errors="replace")
+        # Some servers repeat the key that they refuse.
+        for value in self.headers.values():
+            said = said.replace(value.rpartition(" ")[2], "…")
+        said = said[:400].replace("\n", " ").strip()
         return f"{self.name} refused with HTTP {status}: {cure}. It says: {said or 'nothing'}"
 
 

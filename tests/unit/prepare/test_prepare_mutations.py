@@ -8,85 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prepare_doubles import FLAC, MP4, World, b64, picture, png, tarred, zipped
+from prepare_doubles import World, b64, png, zipped
 
 from app.errors import PromptError
-from app.prepare.nodes import NODES
 from app.prepare.workflows import Workflows
 from schemas.base import WrongField
 from schemas.prompt import parse_request
+from tests.support.mutations import mutated, value
 
 pytestmark = pytest.mark.anyio
-
-CLASSES = [*NODES, "SaveImage", "KSampler", "NobodyKnows", "MyImage", "MyLoader"]
-SOURCES = ["good.png", "bad.png", "frames.zip", "m.safetensors", "gone", "%00", ".."]
-FIELDS = [
-    "image",
-    "mask",
-    "file",
-    "video",
-    "audio",
-    "directory",
-    "filename_prefix",
-    "ckpt_name",
-    "lora_name",
-    "picture",
-]
-
-
-def broken(chance: random.Random, content: bytes) -> bytes:
-    """Content with some bytes changed, cut off or doubled."""
-    changed = bytearray(content)
-    for _ in range(chance.randrange(1, 6)):
-        changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
-    return bytes(changed[: chance.randrange(1, len(changed))] if chance.random() < 0.3 else changed)
-
-
-def text(chance: random.Random) -> str:
-    """A text for an input: content, a URL, a path or rubbish."""
-    archive = {"a.png": png(), "../x.png": png()} if chance.random() < 0.3 else {"a.png": png(), "b/c.jpg": png("blue")}
-    content = chance.choice(
-        [png(), picture("JPEG"), picture("GIF"), MP4, FLAC, zipped(archive), tarred(archive, "w:gz"), b"<html></html>"]
-    )
-    content = broken(chance, content) if chance.random() < 0.6 else content
-    return chance.choice(
-        [
-            b64(content),
-            f"data:image/png;base64,{b64(content)}",
-            f"data:{chance.choice(['', ',', ';', 'a/b;c'])}{b64(content)}",
-            b64(content)[chance.randrange(9) :],
-            f"https://host/{chance.choice(SOURCES)}",
-            chance.choice(["/etc/passwd", "../../secret", "sub/../../secret", "~root/x", "C:\\x", "\\\\h\\x", "a\0b"]),
-            "".join(chance.choice("aZ09+/=._-:[] \"'\\\n\t\0é😀%") for _ in range(chance.randrange(200))),
-            chance.choice(["mine.png", "mine.png [input]", "x [output]", ".", "..", "", "comfybus", "NUL", "x" * 5000]),
-        ]
-    )
-
-
-def value(chance: random.Random, depth: int = 0) -> Any:
-    """Any JSON value, most often a text."""
-    kind = chance.randrange(12)
-    if kind == 0 and depth < 3:
-        return [value(chance, depth + 1) for _ in range(chance.randrange(4))]
-    if kind == 1 and depth < 3:
-        return {chance.choice(["__value__", "a", ""]): value(chance, depth + 1)}
-    if kind == 2:
-        return chance.choice([None, True, 0, -1, 1.5, 10**30, ["1", 0], ["1", 0.5], [0, "1"]])
-    return text(chance)
-
-
-def mutated(chance: random.Random) -> dict[str, Any]:
-    """A graph of a few nodes with the inputs they have and some they have not."""
-    graph = {}
-    for number in range(chance.randrange(1, 5)):
-        class_type = chance.choice(CLASSES)
-        names = [*NODES.get(class_type, ()), *chance.sample(FIELDS, 2)]
-        inputs = {chance.choice(names): value(chance) for _ in range(chance.randrange(1, 4))}
-        graph[chance.choice([str(number), f"{number}:{number}", "../..", "a.b", ""])] = {
-            "class_type": class_type,
-            "inputs": inputs,
-        }
-    return graph
 
 
 async def outcome_of(call: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
