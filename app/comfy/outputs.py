@@ -24,6 +24,7 @@ __all__ = ["LocalOutput", "OutputReader", "OutputRef", "list_outputs"]
 # Lists beside the files that only say how to show them.
 _BOOKKEEPING: Final = frozenset({"animated"})
 _HASHES_AT_ONCE: Final = 2
+_AFTER_ID: Final = re.compile(r"(?:-a\d+)?(?:-r\d+)?(?![A-Za-z0-9-])")
 _PIECE_BYTES: Final = 16 * 1024 * 1024
 _READ_BYTES: Final = 1024 * 1024
 
@@ -191,7 +192,7 @@ def _carries(name: str, request_id: str) -> bool:
 
     ``_`` is what ComfyUI adds; ``-a2`` and ``-r1`` stand for a later attempt and a replay of the same request.
     """
-    return re.match(rf"{re.escape(request_id)}(?:-a\d+)?(?:-r\d+)?(?![A-Za-z0-9-])", name) is not None
+    return name.startswith(request_id) and _AFTER_ID.match(name, len(request_id)) is not None
 
 
 def _inside(folder: Path | None, ref: OutputRef) -> Path | None:

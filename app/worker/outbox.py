@@ -61,7 +61,10 @@ class Outbox:
     async def run(self) -> None:
         """Publish until cancelled."""
         while True:
-            with anyio.move_on_after(self._tick_s if self._waiting else None):
+            if self._waiting:
+                with anyio.move_on_after(self._tick_s):
+                    await self._wake.wait()
+            else:
                 await self._wake.wait()
             self._wake = anyio.Event()
             await self._publish_all()

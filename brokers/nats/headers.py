@@ -29,6 +29,8 @@ def for_message(message: Message) -> dict[str, str]:
 
 def safe(value: str) -> str:
     """A value on one line: a line break would end the header and could forge the next one."""
+    if value.isascii() and value.isprintable():
+        return value
     return value.translate(_LINE_BREAKS).encode(errors="replace").decode()
 
 
