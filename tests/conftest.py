@@ -12,7 +12,6 @@ LONG = (
     "contract/brokers/test_kafka",
     "fault/test_bridge",
     "integration/bridge/",
-    "integration/setup/test_kill_anywhere.py",
     "integration/setup/test_migration.py",
 )
 

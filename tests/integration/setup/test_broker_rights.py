@@ -125,6 +125,7 @@ async def test_a_prompt_goes_through_with_the_least_rights(secured: Secured) -> 
     assert "least" in done.out
 
 
+@pytest.mark.full
 async def test_a_request_given_up_reaches_the_dead_letter(secured: Secured) -> None:
     """The worker may write letters; the admin reads them, a producer does not."""
     async with secured.client("producer") as (connection, _):
@@ -140,6 +141,7 @@ async def test_a_request_given_up_reaches_the_dead_letter(secured: Secured) -> N
     assert done.code != 0
 
 
+@pytest.mark.full
 async def test_the_bridge_delivers_with_its_own_rights(secured: Secured) -> None:
     """Created by the admin once; then results and outputs are read and webhooks sent."""
     heard = anyio.Event()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.setup.sources import Machine, Sources, git, make_machine, manifest_settings, start
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 # apt-get puts a file in two halves, so that a kill in between shows.
 APT = """
@@ -103,7 +103,7 @@ class Place:
     async def run(self) -> list[dict[str, Any]]:
         """Run it to its end; returns its log."""
         process = self.start()
-        _, log = await anyio.to_thread.run_sync(lambda: process.communicate(timeout=60), abandon_on_cancel=True)
+        _, log = await anyio.to_thread.run_sync(lambda: process.communicate(timeout=240), abandon_on_cancel=True)
         assert process.returncode == 0, log
         return [json.loads(line) for line in log.splitlines()]
 
@@ -138,6 +138,8 @@ def fill(sources: Sources) -> str:
 STEPS = ["apt", "pip", "custom node", "requirements", "custom node", "model", "model"]
 
 
+@pytest.mark.full
+@pytest.mark.timeout(1200)
 async def test_killed_again_and_again_it_ends_the_same(tmp_path: Path, sources: Sources) -> None:
     """SIGKILL after one line of the log, after two, after three and so on, until nothing is left to do."""
     commit = fill(sources)
@@ -156,7 +158,11 @@ async def test_killed_again_and_again_it_ends_the_same(tmp_path: Path, sources: 
     assert end_state(battered.machine, battered.home) == wanted
 
 
-@pytest.mark.parametrize("number", range(len(STEPS)))
+# The clone is the one that every run tries.
+EACH = [number if number == 2 else pytest.param(number, marks=pytest.mark.full) for number in range(len(STEPS))]
+
+
+@pytest.mark.parametrize("number", EACH)
 async def test_killed_at_every_step_it_ends_the_same(tmp_path: Path, sources: Sources, number: int) -> None:
     """Killed once, right at the begin of a step where its program or download is at work; then started again."""
     place = Place(tmp_path / "place", sources, fill(sources))
@@ -180,6 +186,7 @@ async def test_killed_at_every_step_it_ends_the_same(tmp_path: Path, sources: So
     assert sorted(path.name for path in (place.home / "custom_nodes").iterdir()) == ["impact", "pack"]
 
 
+@pytest.mark.full
 async def test_a_second_start_does_nothing(tmp_path: Path, sources: Sources) -> None:
     """No program is run and nothing is fetched."""
     place = Place(tmp_path / "place", sources, fill(sources))
@@ -193,6 +200,7 @@ async def test_a_second_start_does_nothing(tmp_path: Path, sources: Sources) -> 
     assert [entry["event"] for entry in log] == ["set-up done"]
 
 
+@pytest.mark.full
 async def test_two_workers_that_share_a_folder_install_one_after_the_other(tmp_path: Path, sources: Sources) -> None:
     """The second waits for the first and finds everything done."""
     place = Place(tmp_path / "place", sources, fill(sources))
@@ -204,12 +212,13 @@ async def test_two_workers_that_share_a_folder_install_one_after_the_other(tmp_p
     assert len(place.machine.called("comfy")) == 1
 
 
+@pytest.mark.full
 async def test_a_failing_step_stops_with_one_line(tmp_path: Path, sources: Sources) -> None:
     """The exit code is not 0, and what the program said is in the log."""
     place = Place(tmp_path / "place", sources, fill(sources))
     place.machine.program("comfy", "echo no such node; exit 1")
     process = place.start()
-    _, log = await anyio.to_thread.run_sync(lambda: process.communicate(timeout=60), abandon_on_cancel=True)
+    _, log = await anyio.to_thread.run_sync(lambda: process.communicate(timeout=240), abandon_on_cancel=True)
     assert process.returncode == 1
     *entries, last = log.splitlines()
     assert last == "custom node impact: comfy ended with exit code 1: comfy works / no such node"

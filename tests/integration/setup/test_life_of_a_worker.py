@@ -142,6 +142,7 @@ async def test_models_on_demand_reach_every_worker(tmp_path: Path, sources: Sour
         assert {one["id"] for one in storage(stack, "download_failed")} == {"get-2"}
 
 
+@pytest.mark.full
 async def test_a_manifest_that_fails_ends_the_worker_with_one_line(
     tmp_path: Path, machine: Machine, sources: Sources
 ) -> None:
@@ -159,6 +160,7 @@ async def test_a_manifest_that_fails_ends_the_worker_with_one_line(
             await child_of(comfy)
 
 
+@pytest.mark.full
 async def test_a_worker_that_is_ended_while_it_installs_ends_at_once(tmp_path: Path, machine: Machine) -> None:
     """SIGTERM in the middle of a long installation: the installer is ended too, and the exit code is 0."""
     machine.program("pip", f'echo $$ > "{machine.folder}/pid"; sleep 600')
@@ -174,6 +176,7 @@ async def test_a_worker_that_is_ended_while_it_installs_ends_at_once(tmp_path: P
             os.kill(int(pid.read_text()), 0)
 
 
+@pytest.mark.full
 async def test_a_wrong_warm_up_prompt_ends_the_worker_with_one_line(tmp_path: Path) -> None:
     """What cannot be read ends it before anything is connected, what ComfyUI refuses at its first run."""
     async with run_stack(tmp_path) as stack:

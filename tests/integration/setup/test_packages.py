@@ -116,6 +116,7 @@ async def test_requirements_of_a_node_are_read_where_it_is(machine: Machine, hom
     assert len(machine.calls) == 2
 
 
+@pytest.mark.full
 async def test_the_end_of_a_long_output_is_kept_for_the_failure(machine: Machine, home: Path) -> None:
     """Megabytes of output neither stop an installer nor fill the memory; the last lines stand in the failure."""
     machine.program("pip", "i=0; while [ $i -lt 30000 ]; do echo line $i of some length; i=$((i+1)); done; exit 3")
@@ -161,6 +162,7 @@ async def test_installers_get_no_secrets_of_the_worker(
     assert config.environment["PIP_INDEX_URL"].startswith("https://user:pass@")
 
 
+@pytest.mark.full
 async def test_with_the_real_pip(tmp_path: Path, machine: Machine, home: Path) -> None:
     """A wheel from this disk goes into ComfyUI's Python, not into ours."""
     target = tmp_path / "venv"
@@ -180,6 +182,7 @@ async def test_with_the_real_pip(tmp_path: Path, machine: Machine, home: Path) -
         __import__("comfybus_example")
 
 
+@pytest.mark.full
 async def test_a_worker_that_is_killed_takes_its_installer_along(machine: Machine, home: Path, tmp_path: Path) -> None:
     """No pip goes on beside the one of the next start."""
     from tests.integration.setup.sources import manifest_settings, start

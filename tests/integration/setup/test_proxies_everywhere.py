@@ -96,6 +96,7 @@ async def answer(stack: Stack, request_id: str, **fields: Any) -> dict[str, Any]
     return body
 
 
+@pytest.mark.full
 async def test_every_client_goes_through_the_proxy_and_comfyui_is_not_asked_by_it(
     tmp_path: Path, beyond: Beyond
 ) -> None:

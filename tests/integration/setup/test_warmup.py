@@ -107,6 +107,7 @@ async def test_a_wrong_prompt_is_a_wrong_setting(side: Side, prompt: dict[str, A
         await side.warm_up(prompt, timeout_s=0.3)
 
 
+@pytest.mark.full
 async def test_a_comfyui_that_dies_is_no_wrong_setting(side: Side) -> None:
     """Another try may succeed, after its restart."""
     async with anyio.create_task_group() as tasks:
