@@ -303,6 +303,9 @@ class Client(Protocol):
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
         """All events from now on, of every prompt and worker, for ever."""
 
+    def signs(self) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
+        """Worker and progress events from now on, of every prompt and worker, for ever; no results are read."""
+
     async def command(self, body: bytes) -> None:
         """Send a command to all workers; returns when the broker has confirmed it."""
 

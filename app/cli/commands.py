@@ -137,11 +137,23 @@ def watch(
 
 
 @application.command()
-def workers(*, as_json: AsJson = False) -> None:
-    """List the workers that live."""
+def workers(
+    *,
+    live: Annotated[bool, typer.Option("--watch", help="Go on, with the prompts in hand, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the workers that live.
+
+    With --watch a table of them and of the prompts they have in hand, kept up to date; with --json their events, one
+    line each.
+    """
     from app.cli.fleet import run_workers
     from app.cli.running import run
 
+    if live:
+        from app.cli.live import run_live
+
+        raise typer.Exit(run(run_live, as_json))
     raise typer.Exit(run(run_workers, as_json))
 
 

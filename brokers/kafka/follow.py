@@ -16,7 +16,7 @@ from brokers.kafka.link import Link
 from brokers.kafka.reading import Bounds, backwards, bounds, reader
 from schemas.envelope import attributes
 
-__all__ = ["event", "everything", "last_terminal", "prompt", "sources"]
+__all__ = ["event", "everything", "last_terminal", "prompt", "signs", "sources"]
 
 TERMINAL = (Channel.COMPLETE, Channel.FAILED)
 LIVE = (Channel.PROGRESS, Channel.STORAGE, Channel.SYSTEM, Channel.WORKER)
@@ -151,9 +151,22 @@ async def _until_terminal(
 @asynccontextmanager
 async def everything(link: Link) -> AsyncIterator[AsyncIterator[EventMessage]]:
     """All events from now on, see ``Client.watch``."""
+    async with _live(link, *TERMINAL, *LIVE) as events:
+        yield events
+
+
+@asynccontextmanager
+async def signs(link: Link) -> AsyncIterator[AsyncIterator[EventMessage]]:
+    """Worker and progress events from now on, see ``Client.signs``."""
+    async with _live(link, Channel.WORKER, Channel.PROGRESS) as events:
+        yield events
+
+
+@asynccontextmanager
+async def _live(link: Link, *channels: Channel) -> AsyncIterator[AsyncIterator[EventMessage]]:
     async with reader(link, FOLLOW) as live:
         with doing(FOLLOW):
-            await _from_now(live, await sources(link, *TERMINAL, *LIVE))
+            await _from_now(live, await sources(link, *channels))
         async with aclosing(_for_ever(link, live)) as events:
             yield events
 

@@ -71,6 +71,10 @@ class NatsClient:
         """All events from now on; see the protocol."""
         return follow.everything(self.link)
 
+    def signs(self) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
+        """Worker and progress events from now on; see the protocol."""
+        return follow.signs(self.link)
+
     async def last_terminal(self, request_id: str) -> EventMessage | None:
         """The stored terminal event of an id; see the protocol."""
         _check_id(request_id)

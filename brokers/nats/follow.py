@@ -21,7 +21,7 @@ from brokers.nats.link import Link
 from brokers.nats.stored import StoredMessage
 from brokers.nats.tail import Tail
 
-__all__ = ["everything", "last_terminal", "prompt"]
+__all__ = ["everything", "last_terminal", "prompt", "signs"]
 
 LOOK_EVERY_S = 2.0
 # A terminal event may be heard a moment before its stream has it.
@@ -29,6 +29,7 @@ LOOK_AGAIN_S = 0.05
 # What may wait for a slow reader; beyond that live events are lost, as the contract allows.
 BUFFERED = 4096
 TERMINAL = (Channel.COMPLETE, Channel.FAILED)
+SIGNS = (Channel.WORKER, Channel.PROGRESS)
 LIVE = (Channel.PROGRESS, Channel.STORAGE, Channel.SYSTEM, Channel.WORKER)
 
 
@@ -96,6 +97,20 @@ async def everything(link: Link) -> AsyncIterator[AsyncIterator[EventMessage]]:
         with suppress(BrokerUnavailable):
             await results.find_bounds()
         yield events
+
+
+@asynccontextmanager
+async def signs(link: Link) -> AsyncIterator[AsyncIterator[EventMessage]]:
+    """Worker and progress events from now on, see ``Client.signs``."""
+    subjects = [f"{link.names.topic(channel)}.>" for channel in SIGNS]
+    async with _subscribed(link, *subjects) as heard, aclosing(_as_heard(link.names, heard)) as events:
+        yield events
+
+
+async def _as_heard(names: Names, heard: MemoryObjectReceiveStream[Msg]) -> AsyncGenerator[EventMessage, None]:
+    async for message in heard:
+        if (channel := channel_of(names, message.subject)) in SIGNS and channel is not None:
+            yield EventMessage(channel, message.data, message.headers or {})
 
 
 async def _for_ever(
