@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ class CustomNodes:
 
     async def _without_half(self, name: str, before: set[str]) -> set[str]:
         """Remove the folder of a node that was not there before its installation was cut off."""
-        left = {folder for folder in await self._listed() - before if folder.lower() == name.lower()}
+        left = {folder for folder in await self._listed() - before if _bare(folder) == _bare(name)}
         for folder in left:
             await anyio.to_thread.run_sync(shutil.rmtree, self._folder / folder)
         return left
@@ -93,6 +94,11 @@ class CustomNodes:
 
 def _folders(parent: Path) -> set[str]:
     return {path.name for path in parent.iterdir() if path.is_dir()} if parent.is_dir() else set()
+
+
+def _bare(name: str) -> str:
+    """What names of a node and of its repository have in common: ``comfyui-pack``, ``ComfyUI_Pack`` and ``pack``."""
+    return re.sub(r"[^a-z0-9]", "", name.lower()).removeprefix("comfyui").removesuffix("comfyui")
 
 
 def _is_complaint(line: str) -> bool:

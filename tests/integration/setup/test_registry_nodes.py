@@ -87,6 +87,17 @@ async def test_half_a_node_is_removed_and_nothing_else(machine: Machine, home: P
     assert sorted(path.name for path in (home / "custom_nodes").iterdir()) == ["by-hand", "impact"]
 
 
+async def test_half_a_node_is_known_by_another_spelling_of_its_name(machine: Machine, home: Path) -> None:
+    """The client may clone a repository that is not called exactly like the node."""
+    machine.program("comfy", "mkdir custom_nodes/ComfyUI_Impact-Pack; exit 1")
+    with pytest.raises(SetupFailed, match="comfy ended with exit code 1"):
+        await install(machine, home, "impact-pack")
+    folder = "custom_nodes/ComfyUI_Impact-Pack"
+    machine.program("comfy", f"[ -e {folder} ] && exit 7; mkdir {folder}; echo einops > {folder}/requirements.txt")
+    await install(machine, home, "impact-pack")
+    assert machine.called("pip") == ["pip install -r requirements.txt"]
+
+
 async def test_a_name_that_nobody_knows_fails(machine: Machine, home: Path) -> None:
     """The client says so and ends with 0; that is no success."""
     machine.program("comfy", "echo \"ERROR: An error occurred while installing 'nobody'.\"")
