@@ -13,7 +13,9 @@ import anyio
 import structlog
 
 from app.http import serve_http
+from app.logs import hide_in_logs
 from app.settings import Settings
+from app.settings.parts import storage_config
 from app.settings.setup import setup_config, warm_up_prompt
 from app.settings.tracing import tracing_config
 from app.setup.installation import installation
@@ -33,6 +35,7 @@ async def run_worker(settings: Settings) -> None:
         ConfigurationError: A setting cannot be used.
         BrokerError: The broker cannot be reached or is unfit.
     """
+    hide_in_logs(storage_config(settings).secrets())
     async with _signals() as stop, AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
         bus = await stack.enter_async_context(make_bus(settings).open())

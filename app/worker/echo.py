@@ -35,6 +35,9 @@ class Echo:
     def echo(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The request's fields. Webhooks stay verbatim, the bridge has to call them; metadata is the sender's own."""
         found = dict(fields)
+        if isinstance(name := found.get("workflow"), str):
+            # A URL stands there by mistake only, but what is in it is none the less secret.
+            found["workflow"] = self.text(name)
         if "input" in found:
             found["input"] = self.json(found["input"])
         if isinstance(upload := found.get("http_upload"), HttpUpload):

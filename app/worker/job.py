@@ -16,6 +16,7 @@ import structlog
 
 from app.comfy.followed import Followed
 from app.errors import Expired
+from app.storage.secrets import Scrubber
 from app.worker.events import EventMaker
 from app.worker.intake import Intake
 from app.worker.outbox import Outbox
@@ -88,6 +89,7 @@ class Job:
         self.executing = False
         self.adopted = False
         self.scratch: Path | None = None
+        self.scrubber: Scrubber | None = None
         self.followed: Followed | None = None
         self.outcome: object = None
         self.trace: Trace | None = None

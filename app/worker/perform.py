@@ -100,6 +100,8 @@ class Performer:
             try:
                 return await self._stages(job)
             except PromptError as exc:
+                # From here on it stands in the log, the ledger and the event: ComfyUI's own words among others.
+                exc.args = (self.scrubber(job).text(str(exc)),)
                 return await self._failed(job, exc)
             except _Later as exc:
                 return Retry(exc.delay_s, job.tries)

@@ -96,9 +96,9 @@ class Pipeline:
         """The jobs in hand with this request id: one, or replays of it."""
         return [job for key, job in self._jobs.items() if key.id == request_id]
 
-    def request_of(self, prompt_id: str) -> str | None:
-        """The request id of a prompt in hand, by ComfyUI's id of it."""
-        return next((job.key.id for job in self._jobs.values() if job.prompt_id == prompt_id), None)
+    def job_of(self, prompt_id: str) -> Job | None:
+        """The prompt in hand that ComfyUI knows by this id."""
+        return next((job for job in self._jobs.values() if job.prompt_id == prompt_id), None)
 
     async def run(self) -> None:
         """Take and work until ``drain``; returns when nothing is in hand any more."""
@@ -140,6 +140,13 @@ class Pipeline:
             job.stop("drained")
         with anyio.move_on_after(self._performer.stop_within_s):
             await self._idle.wait()
+
+    def hand_back(self) -> int:
+        """Hand back what is not about to be answered, unspent; returns how many that are."""
+        waiting = [job for job in self._jobs.values() if job.stop_reason is None and not job.delivery.nearly_done]
+        for job in waiting:
+            job.stop("drained")
+        return len(waiting)
 
     def cancel(self, request_id: str) -> None:
         """Stop what is in hand of this id; ``Cancels`` has it for what comes later."""

@@ -14,13 +14,21 @@ from app.storage.secrets import Scrubber
 from app.storage.stores import Stores
 from app.worker.job import Job
 from app.worker.store import Convert, OutputFile, renamed
+from schemas.prompt import PromptRequest
 
 __all__ = ["StoresSink", "converting", "scrubber_of"]
 
 
-def scrubber_of(job: Job, stores: Stores) -> Scrubber:
-    """What keeps a request's secrets and the operator's out of its events."""
-    request = job.intake.request
+def scrubber_of(job: Job | None, stores: Stores) -> Scrubber:
+    """What keeps a request's secrets and the operator's out of its events; None for what belongs to no request."""
+    if job is None:
+        return stores.scrubber(None)
+    if job.scrubber is None:
+        job.scrubber = _scrubber(job.intake.request, stores)
+    return job.scrubber
+
+
+def _scrubber(request: PromptRequest | None, stores: Stores) -> Scrubber:
     scrubber = stores.scrubber(request.credentials if request else None)
     if request is not None:
         scrubber.learn(request.input)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.comfy.frames import Frame
+from app.storage.secrets import Scrubber
 from app.worker.events import EventMaker
+from app.worker.job import Job
 from app.worker.outbox import Outbox
 from brokers.base import Message
 from schemas.base import timestamp
@@ -24,23 +26,29 @@ class SystemEvents:
         outbox: Outbox,
         maker: EventMaker,
         metadata: Mapping[str, str],
-        request_of: Callable[[str], str | None],
+        job_of: Callable[[str], Job | None],
+        scrubber_of: Callable[[Job | None], Scrubber],
     ) -> None:
         self._outbox = outbox
         self._maker = maker
         self._metadata = dict(metadata) or None
-        self._request_of = request_of
+        self._job_of = job_of
+        self._scrubber_of = scrubber_of
         self._process = uuid.uuid4().hex[:12]
         self._count = 0
 
     def take(self, frame: Frame) -> None:
         """Publish one frame soon."""
-        request_id = self._request_of(frame.prompt_id) if frame.prompt_id else None
+        job = self._job_of(frame.prompt_id) if frame.prompt_id else None
+        request_id = job.key.id if job else None
+        scrubber = self._scrubber_of(job)
         self._count += 1
         event_id = f"{self._maker.worker}/{self._process}/{self._count}"
 
         def make() -> Message:
-            data = {"type": frame.type, "data": self._with_request_ids(frame.data, frame.prompt_id, request_id)}
+            # A failed node shows its inputs, and texts say whatever a node makes them say.
+            shown = scrubber.json(frame.data)
+            data = {"type": frame.type, "data": self._with_request_ids(shown, frame.prompt_id, request_id)}
             event = ComfyEvent(
                 type=f"comfy.{frame.type}",
                 timestamp=timestamp(),

@@ -33,6 +33,7 @@ from app.setup.installation import Installation
 from app.setup.salad import DeletionCost
 from app.setup.warmup import WarmUp
 from app.storage.stores import Stores
+from app.worker.absence import Absence
 from app.worker.broker import letter_reader, output_bucket
 from app.worker.cancels import Cancels
 from app.worker.control import Control
@@ -91,7 +92,13 @@ class Worker:
         self._maker = EventMaker(settings.worker)
         self._outbox = Outbox(bus, 1 / settings.progress_rate)
         self._client = ComfyClient(settings.comfy_url, session)
-        self._system = SystemEvents(self._outbox, self._maker, settings.system_metadata, self._request_of)
+        self._system = SystemEvents(
+            self._outbox,
+            self._maker,
+            settings.system_metadata,
+            self._job_of,
+            lambda job: scrubber_of(job, self.stores),
+        )
         self._watch = Watch(self._client, system_events=settings.published_events, on_system_event=self._system.take)
         self.transfers = Transfers(self._outbox, self._maker, self._metrics, settings.system_metadata)
         self._downloads = Downloads(self.transfers.take, self._models_changed)
@@ -205,6 +212,8 @@ class Worker:
         shared = await self._find_folders()
         self._pipeline = self._make_pipeline(shared, workflows, tasks)
         tasks.start_soon(self._presence.run)
+        if self._settings.uses_kafka:
+            tasks.start_soon(Absence(lambda: self._comfy_up, self._pipeline.hand_back).run)
         await self._pipeline.run()
 
     async def _until_comfy_answers(self) -> None:
@@ -288,11 +297,15 @@ class Worker:
         if self._pipeline is not None:
             self._pipeline.cancel(request_id)
 
-    def _request_of(self, prompt_id: str) -> str | None:
-        return self._pipeline.request_of(prompt_id) if self._pipeline else None
+    def _job_of(self, prompt_id: str) -> Job | None:
+        return self._pipeline.job_of(prompt_id) if self._pipeline else None
+
+    @property
+    def _comfy_up(self) -> bool:
+        return self._watch.up and (self._supervisor is None or self._supervisor.up)
 
     def _ready_to_take(self) -> Health:
-        up = self._watch.up and (self._supervisor is None or self._supervisor.up)
+        up = self._comfy_up
         if up and not self._warmth.warm:
             return Health(ok=False, reason="the warm-up prompt has not run yet")
         if up and not self._warm:

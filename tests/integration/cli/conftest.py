@@ -24,7 +24,12 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
 def commands(stack: Stack, tmp_path: Path) -> Commands:
     """Commands against the deployment, in an empty folder."""
     comfy = stack.comfys[0]
-    env = {"BROKER_URL": stack.broker.url, "COMFYUI_URL": comfy.url, "COMFY_HOME": str(comfy.home)}
+    env = {
+        **stack.env,
+        "BROKER_URL": stack.broker.url,
+        "COMFYUI_URL": comfy.url,
+        "COMFY_HOME": str(comfy.home),
+    }
     return Commands(tmp_path, env)
 
 
