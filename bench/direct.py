@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 import uuid
+from typing import Any
 
 import aiohttp
 import anyio
@@ -15,8 +16,10 @@ from tests.support.stack import graph
 _colors = itertools.count()
 
 
-async def direct(url: str, prompts: int, in_flight: int) -> tuple[float, list[float]]:
-    """Prompts a second, and the seconds each took."""
+async def direct(
+    url: str, prompts: int, in_flight: int, nodes: dict[str, Any] | None = None
+) -> tuple[float, list[float]]:
+    """Prompts a second, and the seconds each took; trivial prompts unless the nodes are given."""
     client = str(uuid.uuid4())
     ended: dict[str, anyio.Event] = {}
     latencies: list[float] = []
@@ -33,7 +36,8 @@ async def direct(url: str, prompts: int, in_flight: int) -> tuple[float, list[fl
             prompt_id = str(uuid.uuid4())
             ended[prompt_id] = anyio.Event()
             began = time.perf_counter()
-            body = {"prompt": graph(color=next(_colors), prefix=prompt_id), "client_id": client, "prompt_id": prompt_id}
+            made = nodes or graph(color=next(_colors), prefix=prompt_id)
+            body = {"prompt": made, "client_id": client, "prompt_id": prompt_id}
             async with session.post(f"{url}/prompt", json=body) as response:
                 await response.read()
             await ended[prompt_id].wait()

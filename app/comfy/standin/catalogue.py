@@ -44,6 +44,7 @@ NODE_CLASSES: dict[str, type[Node]] = {
         nodes_media.SaveVideo,
         nodes_lab.SlowProgress,
         nodes_lab.PreviewedProgress,
+        nodes_lab.SaveLargeFile,
         nodes_lab.StubbornSleep,
         nodes_lab.FailingNode,
         nodes_lab.HardCrash,

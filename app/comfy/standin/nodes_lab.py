@@ -6,7 +6,16 @@ import os
 
 from PIL import Image
 
-from app.comfy.standin.node_types import ImageBatch, Input, JsonObject, Node, Preview, Produced, Workbench
+from app.comfy.standin.node_types import (
+    ImageBatch,
+    Input,
+    JsonObject,
+    Node,
+    Preview,
+    Produced,
+    Workbench,
+    file_entry,
+)
 
 _PREVIEW_PIXELS = 512
 
@@ -54,6 +63,29 @@ class PreviewedProgress(_LabNode):
             view = Image.blend(dark, images.frames[0], (step + 1) / given["steps"])
             bench.progress(step + 1, given["steps"], Preview("JPEG", view, _PREVIEW_PIXELS))
         return Produced((images,))
+
+
+class SaveLargeFile(Node):
+    """A file of any size, filled with noise that no compression makes smaller; known to the stand-in only."""
+
+    class_type = "SaveLargeFile"
+    category = "lab"
+    python_module = "comfybus_standin"
+    output_node = True
+    required = {  # noqa: RUF012
+        "mebibytes": Input("INT", {"default": 1, "min": 0, "max": 65536}),
+        "filename_prefix": Input("STRING", {"default": "large"}),
+    }
+
+    def run(self, bench: Workbench, given: JsonObject) -> Produced:
+        """Write it piece by piece."""
+        place = bench.numbers.place(given["filename_prefix"], bench.folders.output, 0, 0)
+        path = place.folder / f"{place.stem}_{place.counter:05}_.bin"
+        with path.open("wb") as file:
+            for _ in range(given["mebibytes"]):
+                file.write(os.urandom(1024 * 1024))
+        bench.numbers.written(place, [path.name])
+        return Produced(ui={"files": [file_entry(path, place.subfolder, "output")]})
 
 
 class StubbornSleep(_LabNode):

@@ -267,6 +267,20 @@ async def test_previews_are_shown_when_switched_on(tmp_path: Path) -> None:
         assert (picture.format, picture.size) == ("JPEG", (256, 512))
 
 
+async def test_a_large_file_has_its_size_and_no_pattern(tmp_path: Path) -> None:
+    """SaveLargeFile writes as many MiB of noise as asked for and lists the file."""
+    async with serve(StandinConfig(home=tmp_path)) as standin:
+        import aiohttp
+
+        async with aiohttp.ClientSession() as session:
+            client = Client(standin, session)
+            entry = await client.run({"1": node("SaveLargeFile", mebibytes=2, filename_prefix="big")})
+    listed = entry["outputs"]["1"]["files"][0]
+    content = (tmp_path / "output" / listed["filename"]).read_bytes()
+    assert len(content) == 2 * 1024 * 1024
+    assert content[:1024] != content[1024:2048]
+
+
 def test_silence_is_a_flac_stream_of_the_right_length() -> None:
     """The stream's header tells rate, channels and samples, and a block of samples follows every 4096."""
     stream = flac.silence(10000, 44100, 2)
