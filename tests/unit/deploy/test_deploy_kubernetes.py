@@ -146,8 +146,16 @@ def test_the_scaler_counts_what_there_is() -> None:
         assert trigger["metadata"]["lagThreshold"] == str(Settings.model_fields["max_in_flight"].default)
         assert document["spec"]["scaleTargetRef"] == {"name": "comfybus-worker"}
         assert all(isinstance(value, str) for value in trigger["metadata"].values())
+        # Without it an error would count as no lag, and take down the first worker, which creates what is counted.
+        assert document["spec"]["fallback"]["replicas"] == 1
     kafka = scalers["kafka"]["spec"]["triggers"][0]["metadata"]
     assert (kafka["offsetResetPolicy"], kafka["allowIdleConsumers"]) == ("earliest", "false")
+
+
+def test_the_scaler_alone_decides_how_many_workers(built: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """A number in the manifest would come back with every apply and end what runs; without a scaler it is one."""
+    scaled = ("ScaledObject", "comfybus-worker") in built
+    assert built["Deployment", "comfybus-worker"]["spec"].get("replicas") == (None if scaled else 1)
 
 
 def test_nobody_reaches_in_and_they_reach_only_what_they_need(built: dict[tuple[str, str], dict[str, Any]]) -> None:
