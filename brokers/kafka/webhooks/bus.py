@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -21,8 +21,9 @@ from brokers.kafka.webhooks.layout import Place, WebhookTopics
 from brokers.kafka.webhooks.lease_log import Epoch
 from brokers.kafka.webhooks.leases import KafkaLeases
 from brokers.kafka.webhooks.queue_reader import QueueReader
+from brokers.kafka.webhooks.remover import Remover
 from brokers.kafka.webhooks.share import KafkaShare
-from brokers.kafka.webhooks.writer import ShareWriter
+from brokers.kafka.webhooks.writer import Row, ShareWriter
 from brokers.webhook_shares import ShareKeeper
 from brokers.webhooks import Feed, Share
 
@@ -63,6 +64,7 @@ class KafkaWebhookBus:
             self._leases, lease_s, self._make_share, self._until_connected, self._teller(HOLDING)
         )
         self._bodies = BodyReader(self.link, self.own, self._teller("read the body of a webhook"))
+        self._remover = Remover(self.link, self._teller("settle a webhook delivery"))
         self._queue = QueueReader(self.link, self._teller(READING))
         self._feeds = {
             feed: FeedReader(self.link, self.own, feed, self._teller(f"take {feed.value}")) for feed in feeds
@@ -90,7 +92,8 @@ class KafkaWebhookBus:
                 anyio.create_task_group() as tasks,
             ):
                 tasks.start_soon(self._keep_declared)
-                tasks.start_soon(self._bodies.run, self._facts.partitions[self.own.bodies])
+                tasks.start_soon(self._bodies.run)
+                tasks.start_soon(self._remover.run)
                 tasks.start_soon(self._queue.run)
                 for reader in self._feeds.values():
                     tasks.start_soon(reader.run)
@@ -99,6 +102,10 @@ class KafkaWebhookBus:
                 except Exception as exc:  # noqa: BLE001 - raised again below, outside the group that would wrap it
                     failure = exc
                 tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                # Of shares that were begun and not won.
+                for writer in self._writers.values():
+                    await writer.close()
         if failure is not None:
             raise failure
 
@@ -162,6 +169,10 @@ class KafkaWebhookBus:
     async def read_body(self, place: Place, delivery: str) -> bytes | None:
         """What is to be sent."""
         return await self._bodies.read(place, delivery)
+
+    async def remove(self, rows: Sequence[Row]) -> list[int]:
+        """Write rows without a value."""
+        return await self._remover.remove(rows)
 
     async def read_up(self, share: KafkaShare) -> None:
         """Wait until the share has received everything that was written by now."""

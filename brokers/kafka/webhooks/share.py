@@ -6,7 +6,7 @@ Memory grows with what waits in the shares of this bridge, by about a kilobyte f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,6 +42,9 @@ class Surroundings(Protocol):
 
     async def read_body(self, place: Place, delivery: str) -> bytes | None:
         """What is to be sent; None when it is no longer kept. Waits through outages."""
+
+    async def remove(self, rows: Sequence[Row]) -> list[int]:
+        """Write rows without a value, outside of the share's writer; waits through outages."""
 
     async def read_up(self, share: KafkaShare) -> None:
         """Wait until the share has received everything that was written by now. Waits through outages."""
@@ -233,7 +236,8 @@ class KafkaShare(HeldShare):
         rows = [self._row(self._own.due(waiting.lane, waiting.id), None)]
         if place is not None:
             rows.append(Row(self._own.bodies, place.partition, waiting.id, None))
-        await self._write_rows(*rows)
+        offsets = await self._around.remove(rows)
+        self._wrote(rows[0], offsets[0], None)
 
     async def give_up(self, waiting: Waiting, letter: bytes) -> None:
         """The record becomes a letter, at once or not at all; see the protocol."""

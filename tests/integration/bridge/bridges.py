@@ -166,7 +166,7 @@ class Scene:
         """The records behind them."""
         return await self.insight.records(kind)
 
-    async def until_kept(self, kind: str, count: int, within_s: float = 20) -> list[str]:
+    async def until_kept(self, kind: str, count: int, within_s: float = 60) -> list[str]:
         """Wait until exactly so many are kept."""
         with anyio.move_on_after(within_s):
             while len(await self.kept(kind)) != count:

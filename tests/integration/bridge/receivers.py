@@ -80,7 +80,7 @@ class Receivers:
             await self._runner.cleanup()
             self._runner = None
 
-    async def until(self, path: str, count: int, within_s: float = 20) -> list[Call]:
+    async def until(self, path: str, count: int, within_s: float = 60) -> list[Call]:
         """Wait until so many calls came to a path."""
         with anyio.move_on_after(within_s):
             while len(self.of(path)) < count:
