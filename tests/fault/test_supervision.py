@@ -17,10 +17,12 @@ from tests.support.stack import Stack, graph, run_stack
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(150)]
 
 
-def supervised(stack: Stack, tmp_path: Path, **env: object) -> tuple[StandIn, Worker]:
-    """A worker that launches its own stand-in."""
+def supervised(stack: Stack, tmp_path: Path, *, code: int | None = None, **env: object) -> tuple[StandIn, Worker]:
+    """A worker that launches its own stand-in; with ``code`` that is what its CMD ends with, however it ends."""
     comfy = StandIn(tmp_path / "own", free_port())
     command = f"{sys.executable} -m app.comfy.standin --port {comfy.port} --home {comfy.home}"
+    if code is not None:
+        command = f'sh -c "{command}; exit {code}"'
     settings = {"COMFYUI_URL": comfy.url, "COMFY_HOME": comfy.home, "CMD": command, **env}
     comfy.home.mkdir()
     return comfy, stack.worker(comfy, **settings)
@@ -41,11 +43,21 @@ async def executing_pid(comfy: StandIn) -> int:
     raise AssertionError("no ComfyUI was launched")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_a_comfyui_that_dies_is_started_again_and_the_prompt_runs(tmp_path: Path, number: int) -> None:
-    """Killed in mid-prompt, ended politely: another ComfyUI is up by itself and no request is lost."""
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGKILL, None, id="killed"),
+        pytest.param(signal.SIGTERM, None, id="ended", marks=pytest.mark.full),
+        pytest.param(signal.SIGKILL, 0, id="exit 0"),
+        pytest.param(signal.SIGKILL, 1, id="exit 1", marks=pytest.mark.full),
+    ],
+)
+async def test_a_comfyui_that_dies_is_started_again_and_the_prompt_runs(
+    tmp_path: Path, number: int, code: int | None
+) -> None:
+    """In mid-prompt, by a signal or with any exit code: another ComfyUI is up by itself and no request is lost."""
     async with run_stack(tmp_path) as stack:
-        comfy, worker = supervised(stack, tmp_path)
+        comfy, worker = supervised(stack, tmp_path, code=code)
         await worker.start()
         await stack.outside.send({"id": "life-1", "prompt": graph(seconds=3, steps=30)})
         with anyio.fail_after(20):
@@ -81,8 +93,11 @@ async def test_a_node_that_ignores_interrupts_times_out_and_the_next_prompt_runs
         assert (await stack.outside.terminal("hung-2", 60)).body["type"] == "prompt.complete"
 
 
-async def test_nothing_is_left_behind_a_killed_worker(tmp_path: Path) -> None:
-    """kill -9 of the worker ends its ComfyUI too; the next worker starts a new one and finishes the prompt."""
+@pytest.mark.parametrize(
+    "guard", [pytest.param(False, id="worker"), pytest.param(True, id="worker and guard", marks=pytest.mark.full)]
+)
+async def test_nothing_is_left_behind_a_killed_worker(tmp_path: Path, guard: bool) -> None:
+    """kill -9 of the worker frees ComfyUI's port; the next worker starts a new one there and finishes the prompt."""
     async with run_stack(tmp_path, NATS_ACK_WAIT_S=2) as stack:
         comfy, worker = supervised(stack, tmp_path)
         await worker.start()
@@ -91,6 +106,9 @@ async def test_nothing_is_left_behind_a_killed_worker(tmp_path: Path) -> None:
             while not [e for e in stack.outside.heard("left-1") if e.body.get("status") == "running"]:
                 await anyio.sleep(0.02)
         pid = await executing_pid(comfy)
+        if guard:
+            # The process between: it is what ends ComfyUI when the worker is gone.
+            os.kill(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
         await worker.kill()
         with anyio.fail_after(20):
             while Path(f"/proc/{pid}").exists():
