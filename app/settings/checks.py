@@ -63,7 +63,9 @@ def topic_prefix(value: str) -> str:
 
 def output_store(value: str) -> str:
     """Empty, or a place that outputs can be stored at."""
-    if value and not re.fullmatch(r"nats://[A-Za-z0-9_-]+|file:///.*|s3://[^/]+(/.*)?|https?://[^/]+/.+", value):
+    # A query or user info would stand between the store and its keys; secrets have variables of their own.
+    forms = r"nats://[A-Za-z0-9_-]+|file:///[^?#]*|s3://[^/]+(/.*)?|https?://[^/@?#]+/[^?#]+"
+    if value and not re.fullmatch(forms, value):
         raise ValueError(
             "it should be nats://bucket, file:///dir, s3://bucket/prefix or "
             "https://account.blob.core.windows.net/container/prefix"

@@ -123,9 +123,12 @@ def blob_place(url: str, account: AzureAccount | None) -> BlobPlace | None:
     container, _, blob = bare[len(base) + 1 :].partition("/")
     if not blob:
         container, blob = "$root", container
-    blob = unquote(blob)
+    blob, container = unquote(blob), unquote(container)
     check_path(blob)
-    return BlobPlace(base, unquote(container), blob, query)
+    check_path(container)
+    if "/" in container:
+        raise Fault("its container has an encoded slash; write it without", passing=False)
+    return BlobPlace(base, container, blob, query)
 
 
 class BlobAccess:

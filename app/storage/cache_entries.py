@@ -68,7 +68,8 @@ class CacheFolder:
     """CACHE_DIR and what lies where in it."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        # Symbolic links in other folders have to lead here from anywhere.
+        self.root = root = root.absolute()
         self.records = root / "records"
         self.links = root / "links"
         self.partials = root / "partial"

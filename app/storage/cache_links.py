@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,12 @@ from typing import Final
 
 from app.storage.cache_entries import CacheFolder, Record
 from app.storage.faults import Fault
+from app.storage.threads import check_cancelled
 
 __all__ = ["LinkWish", "check_filename", "link", "unlink_all"]
 
 _LONGEST_NAME_BYTES: Final = 255
+_CHUNK_BYTES: Final = 4 * 1024 * 1024
 # Separators of any system, control characters, and halves of characters that no disk takes.
 _NOT_IN_A_NAME: Final = re.compile("[/\\\\\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -113,7 +114,7 @@ def _make(source: Path, part: Path, *, symlinks: bool) -> str:
         if symlinks:
             part.symlink_to(source)
             return "symbolic"
-        shutil.copyfile(source, part)
+        _copy(source, part)
         return "copy"
     return "hard"
 
@@ -135,6 +136,17 @@ def _path_digest(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
 
 
+def _copy(source: Path, part: Path) -> None:
+    with source.open("rb") as reading, part.open("wb") as writing:
+        while chunk := reading.read(_CHUNK_BYTES):
+            check_cancelled()
+            writing.write(chunk)
+
+
 def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK_BYTES):
+            check_cancelled()
+            digest.update(chunk)
+    return digest.hexdigest()

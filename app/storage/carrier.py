@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import aiohttp
+import anyio
 from typing_extensions import override
 from yarl import URL
 
@@ -77,6 +78,10 @@ class Carrier:
 
         try:
             headers, url, sha256 = await retrying(step, self._timings, where=where, moved=moved)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await disk(file.discard_if_useless)
+            raise
         finally:
             file.close()
         return Received(file.size, sha256, headers, url)

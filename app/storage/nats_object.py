@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio.lowlevel
 from typing_extensions import override
@@ -17,12 +17,15 @@ from app.storage.config import Timings
 from app.storage.faults import Fault, as_input, as_upload
 from app.storage.media_types import media_type_for, safe_filename
 from app.storage.retry import retrying
-from app.storage.threads import disk
+from app.storage.threads import check_cancelled, disk
 from app.storage.urls import check_path, check_text
 from brokers.base import BrokerError, BrokerUnavailable
 from schemas.credentials import Auth
 
 __all__ = ["NatsObjectStorage", "Objects", "object_key", "object_url"]
+
+
+_CHUNK_BYTES: Final = 1024 * 1024
 
 
 class Objects(Protocol):
@@ -163,7 +166,11 @@ def _broker_faults() -> Iterator[None]:
 
 
 def _measure(path: Path) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK_BYTES):
+            check_cancelled()
+            digest.update(chunk)
+            size += len(chunk)
         os.fsync(file.fileno())
-    return path.stat().st_size, digest
+    return size, digest.hexdigest()

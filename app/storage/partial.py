@@ -24,6 +24,8 @@ _CHUNK_BYTES: Final = 1024 * 1024
 # Of one call, so that a cancelled download does not wait for the digest of gigabytes.
 _CATCH_UP_BYTES: Final = 64 * 1024 * 1024
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+# How often the free room is looked at where nobody says how much will come.
+_LOOK_EVERY_BYTES: Final = 16 * 1024 * 1024
 # Left free on the disk of a download, for everything else that lives there.
 _ROOM_LEFT_BYTES: Final = 64 * 1024 * 1024
 _DIGEST: Final = re.compile(r"(?:^|,)\s*sha-256=:?([A-Za-z0-9+/=]+):?", re.IGNORECASE)
@@ -138,8 +140,7 @@ class PartialFile:
             return
         if total > self._limit_bytes:
             raise self._too_large()
-        if total - self.size > shutil.disk_usage(self.path.parent).free - _ROOM_LEFT_BYTES:
-            raise Fault("the disk has no room for it; make room, or set LRU_CACHE_SIZE_GB below its size", passing=True)
+        self._need(total - self.size)
 
     def write(self, chunk: bytes) -> None:
         """Append bytes as they came.
@@ -150,12 +151,29 @@ class PartialFile:
         for plain in self._decoded(chunk):
             if self.size + len(plain) > self._limit_bytes:
                 raise self._too_large()
+            self._check_room(len(plain))
             self._hash(plain)
             view = memoryview(plain)
             while view:
                 written = self._open_file.write(view)
                 self.size += written
                 view = view[written:]
+
+    def _check_room(self, size_bytes: int) -> None:
+        """A source that does not say how much will come must not fill the disk to its end."""
+        if self.source is None and self.size // _LOOK_EVERY_BYTES != (self.size + size_bytes) // _LOOK_EVERY_BYTES:
+            self._need(_LOOK_EVERY_BYTES)
+
+    def _need(self, size_bytes: int) -> None:
+        if size_bytes > shutil.disk_usage(self.path.parent).free - _ROOM_LEFT_BYTES:
+            raise Fault("the disk has no room for it; make room, or set LRU_CACHE_SIZE_GB below its size", passing=True)
+
+    def discard_if_useless(self) -> None:
+        """Remove what no later call can continue; it would only take room."""
+        self.close()
+        if self.source is None or self._decoder is not None:
+            self.path.unlink(missing_ok=True)
+            self._state.unlink(missing_ok=True)
 
     def finish(self) -> str:
         """Sync the file and return its SHA-256 in lower-case hex.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
 from app.storage.faults import disk_fault
 
-__all__ = ["disk", "in_thread"]
+__all__ = ["check_cancelled", "disk", "in_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,7 +24,7 @@ _limiter: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("comfybus_storage
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a function in a thread; a cancelled caller waits for its end, so it has to be short."""
+    """Run a function in a thread; a cancelled caller waits for its end: a long one calls ``check_cancelled``."""
     try:
         limiter = _limiter.get()
     except LookupError:
@@ -41,3 +43,10 @@ async def disk(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         return await in_thread(function, *args, **kwargs)
     except OSError as exc:
         raise disk_fault(exc) from exc
+
+
+def check_cancelled() -> None:
+    """Within a function of ``in_thread``: end it here if its caller was cancelled. Does nothing elsewhere."""
+    # Outside such a thread there is nobody to be cancelled.
+    with suppress(RuntimeError):
+        anyio.from_thread.check_cancelled()

@@ -176,7 +176,12 @@ class Pipeline:
             return
         received = time.monotonic()
         intake = read_delivery(delivery.body, delivery.headers, delivery.origin)
-        intake = await self._resolve(intake, delivery.headers, delivery.origin)
+        if intake.dataref is not None:
+            found = await self._resolved(intake, delivery)
+            if found is None:
+                await delivery.release()
+                return
+            intake = found
         with bound_contextvars(request_id=intake.key.id, replay=intake.key.replay or None):
             claim, tries = await self._claim(delivery, intake.key)
             if claim is Claim.ANSWERED:
@@ -193,6 +198,27 @@ class Pipeline:
             finally:
                 del self._jobs[job.key]
                 job.done()
+
+    async def _resolved(self, intake: Intake, delivery: Delivery) -> Intake | None:
+        """The request that a reference leads to; None when a drain, or the loss of the delivery, comes first."""
+        found: Intake | None = None
+        problem: BrokerError | None = None
+
+        async def end_with(event: anyio.Event) -> None:
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(end_with, self._draining)
+            tasks.start_soon(end_with, delivery.lost)
+            try:
+                found = await self._resolve(intake, delivery.headers, delivery.origin)
+            except BrokerError as exc:
+                problem = exc  # raised below, outside the group that would wrap it
+            tasks.cancel_scope.cancel()
+        if problem is not None:
+            raise problem
+        return found
 
     async def _claim(self, delivery: Delivery, key: RequestKey) -> tuple[Claim, Tries]:
         for _ in range(CLAIM_TRIES - 1):

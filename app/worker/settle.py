@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from app.errors import AttemptsExhausted, ComfyUnavailable, PromptError, Undecodable
+from app.errors import AttemptsExhausted, ComfyUnavailable, PromptError, Undecodable, UploadFailed
 from brokers.base import Tries
 
 __all__ = ["Fail", "Retry", "after_failure", "retry_delay_s"]
@@ -46,17 +46,27 @@ def after_failure(error: PromptError, tries: Tries, max_attempts: int) -> Retry 
         return Retry(retry_delay_s(1), Tries(attempt=tries.attempt, failures=tries.failures, fault=fault))
     failed = tries.attempt + tries.failures
     if failed >= max_attempts:
-        return Fail(exhausted(str(error), failed, error), dead_letter=True)
+        return Fail(_given_up(error, failed), dead_letter=True)
     spent = 1 if tries.begun else 0
     after = Tries(attempt=tries.attempt + spent, failures=tries.failures + 1 - spent, fault=fault)
     return Retry(retry_delay_s(failed), after)
 
 
+def _given_up(error: PromptError, attempts: int) -> PromptError:
+    if isinstance(error, UploadFailed):
+        # The prompt ran: what its sender has to know is that the target did not take what came of it.
+        return UploadFailed(f"given up after {_counted(attempts)}: {error}", location=error.location)
+    return exhausted(str(error), attempts, error)
+
+
+def _counted(attempts: int) -> str:
+    return f"{attempts} attempt{'' if attempts == 1 else 's'}"
+
+
 def exhausted(fault: str, attempts: int, last: PromptError | None = None) -> AttemptsExhausted:
     """The failure of a request whose tries are used up, with what the last of them said."""
-    plural = "attempt" if attempts == 1 else "attempts"
     return AttemptsExhausted(
-        f"given up after {attempts} {plural}; the last one ended with: {fault}",
+        f"given up after {_counted(attempts)}; the last one ended with: {fault}",
         location=last.location if last else None,
         node=last.node if last else None,
         node_errors=last.node_errors if last else None,

@@ -11,10 +11,12 @@ import anyio
 import pytest
 
 from app.errors import InputRefused, UploadFailed
-from app.storage.cache_entries import CacheFolder, cache_key
+from app.storage.cache_entries import CacheFolder, Record, cache_key
 from app.storage.cache_eviction import tidy
+from app.storage.cache_links import LinkWish, link
 from app.storage.cache_locks import Hold, try_lock
 from app.storage.file import file_url
+from app.storage.threads import disk
 from tests.contract.storage.conftest import Access, Open, Opened
 from tests.support.services.web_files import WebFiles
 
@@ -225,3 +227,45 @@ async def test_leftovers_are_tidied(tmp_path: Path) -> None:
     tidy(cache, 1)
     assert not list(cache.partials.iterdir())
     assert not list(cache.locks.iterdir())
+
+
+async def test_a_cancelled_copy_ends_in_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file has to be copied a cancelled asker does not wait for gigabytes, and leaves nothing behind."""
+    cache = CacheFolder(tmp_path / "cache")
+    cache.create()
+    key = cache_key("http://h/model.bin")
+    size = 16 * 1024**3
+    with (cache.root / key).open("wb") as file:
+        file.truncate(size)
+    record = Record(key, size, "0" * 64, "http://h/model.bin", None, None, private=False)
+    wish = LinkWish(tmp_path / "models", "model.bin", symlinks=False, replace=False)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(os, "link", refuse)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(disk, link, cache, key, record, wish)
+        with anyio.fail_after(30):
+            while not (wish.folder.is_dir() and any(path.stat().st_size for path in wish.folder.iterdir())):
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert list(wish.folder.iterdir()) == []
+
+
+async def test_links_lead_to_a_cache_whose_folder_is_given_relatively(
+    web: WebFiles, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CACHE_DIR=cache: a symbolic link in another folder leads there all the same."""
+    put(web, "a.bin")
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(os, "link", refuse)
+    async with opened(LOOPBACK, cache_dir=Path("cache"), symlinks=True) as stores:
+        with Hold() as hold:
+            linked = await fetch(stores, web, "a.bin", hold, folder=tmp_path / "models", filename="a.bin")
+    assert linked.is_symlink()
+    assert linked.stat().st_size == SIZE

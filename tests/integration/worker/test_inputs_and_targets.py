@@ -7,12 +7,15 @@ import functools
 import io
 import json
 import os
+import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from aiohttp import web
 from PIL import Image
@@ -234,6 +237,25 @@ async def test_a_request_may_come_as_a_reference(lab: Stack) -> None:
     await lab.outside.send(json.dumps(event).encode(), {"content-type": "application/cloudevents+json"})
     body = (await lab.outside.terminal("ref-3")).body
     assert body["type"] == "prompt.complete", body
+
+
+async def test_a_drain_does_not_wait_for_a_reference(tmp_path: Path) -> None:
+    """A worker that is asked to end while the host of a reference is silent hands the request back at once."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with run_stack(
+            tmp_path, CACHE_DIR=tmp_path / "cache", ALLOWED_PRIVATE_HOSTS="127.0.0.1", DRAIN_TIMEOUT_S=60
+        ) as stack:
+            worker = stack.worker(await stack.comfy())
+            await worker.start()
+            reference = f"http://127.0.0.1:{silent.getsockname()[1]}/request"
+            await stack.outside.send(b"", {"ce-dataref": reference, "ce-id": "ref-4"})
+            connection, _ = await anyio.to_thread.run_sync(silent.accept)
+            with connection:
+                began = time.monotonic()
+                assert worker.process is not None
+                assert await worker.process.terminate() == 0
+                assert time.monotonic() - began < 30
+            assert await stack.outside.unsettled() == 1
 
 
 async def test_a_named_workflow_runs_and_its_faults_name_the_field(tmp_path: Path) -> None:

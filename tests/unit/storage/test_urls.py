@@ -121,6 +121,13 @@ def test_azure_blobs() -> None:
         assert blob_place(url, own) is None, url
 
 
+def test_a_container_is_one_segment() -> None:
+    """An encoded slash in it would lead into another container, by a URL that ALLOWED_URLS may name."""
+    for container in ("public%2F..%2Fprivate", "..", "a%2Fb"):
+        with pytest.raises(Fault):
+            blob_place(f"https://acc.blob.core.windows.net/{container}/x.png", None)
+
+
 def test_file_urls() -> None:
     """Paths go into file URLs and come out of them; what is no path of this machine is refused."""
     path = Path("/tmp/a b/ü?#%.png")
