@@ -88,7 +88,7 @@ async def _group(link: Link, topics: TopicFacts) -> Check:
     text = f"the group {group}: {members} {workers} on {len(sources)} partitions"
     if standing_by:
         text += f", {standing_by} of them stand by for want of a partition"
-    return Check(ok=True, text=f"{text}; about {waiting} requests wait, {in_hand} are in hand or retried later")
+    return Check(ok=True, text=f"{text}; requests waiting: about {waiting}, in hand or retried later: {in_hand}")
 
 
 def _counts(marks: dict[TopicPartition, Mark], where: Bounds) -> tuple[int, int]:

@@ -36,6 +36,7 @@ __all__ = [
 FAREWELL_S = 3.0
 # A first question that was begun is waited for, when its asker is cancelled, for so long.
 BOOTSTRAP_WITHIN_S = 10.0
+UNREACHED_PAUSE_S = 0.2
 
 
 class _CarefulClient(AIOKafkaClient):  # type: ignore[misc]
@@ -59,6 +60,9 @@ class _CarefulClient(AIOKafkaClient):  # type: ignore[misc]
         if connection is not None and self._is_closed:
             connection.close()
             return None
+        if connection is None and not self._is_closed:
+            # It would be asked for again at once, by each of a worker's clients, as long as the broker is away.
+            await anyio.sleep(UNREACHED_PAUSE_S)
         return connection
 
 

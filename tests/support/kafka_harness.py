@@ -97,6 +97,7 @@ class KafkaHarness:
     shares_requests: bool = False
     has_room_for_letters: bool = True
     _holders: list[Process] = field(default_factory=list)
+    _wires: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def names(self) -> Names:
@@ -128,12 +129,14 @@ class KafkaHarness:
 
     @asynccontextmanager
     async def bus_on_a_wire(self, **changes: Any) -> AsyncIterator[tuple[KafkaBus, Wire]]:
-        server = self.kafka.server
+        port, proxy_port = next(one for one in self.kafka.server.wires if one not in self._wires)
+        self._wires.append((port, proxy_port))
         async with (
-            Wire(server.proxy_port, server.wire_port).run() as wire,
+            Wire(proxy_port, port).run() as wire,
             KafkaBus(self.config_at(f"127.0.0.1:{wire.port}", **changes)).open() as bus,
         ):
             yield bus, wire
+        self._wires.remove((port, proxy_port))
 
     async def holder(self, request_id: str, tries: Tries) -> Process:
         return await self._hold(HOLDER, request_id, tries.model_dump_json())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import fcntl
 import os
 import shutil
 import subprocess
@@ -87,9 +88,16 @@ def jars() -> Path:
     """The folder with Kafka's jars, filled by Maven at the first call and kept in the repository's ``.services``."""
     folder = SERVICES / f"kafka-{VERSION}"
     libs = folder / "libs"
-    if (folder / "complete").exists():
-        return libs
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        # Tests run in several processes; one of them fetches the jars, the others wait for them.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            _fetch_jars(folder, libs)
+    return libs
+
+
+def _fetch_jars(folder: Path, libs: Path) -> None:
     wanted = [("org.apache.kafka", "kafka_2.13", VERSION), *LOGGING[VERSION[0]]]
     dependencies = "".join(
         f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
@@ -103,7 +111,6 @@ def jars() -> Path:
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={libs}"]
     subprocess.run(command, check=True, timeout=600)
     (folder / "complete").touch()
-    return libs
 
 
 @dataclass
@@ -112,8 +119,8 @@ class KafkaServer:
 
     folder: Path
     port: int = field(default_factory=free_port)
-    wire_port: int = field(default_factory=free_port)
-    proxy_port: int = field(default_factory=free_port)
+    wires: tuple[tuple[int, int], ...] = field(default_factory=lambda: tuple((free_port(), free_port()) for _ in "12"))
+    """Listeners that clients know by the port of a proxy only: the port of each, and of its proxy."""
     tls_port: int = field(default_factory=free_port)
     sasl_port: int = field(default_factory=free_port)
     controller_port: int = field(default_factory=free_port)
@@ -133,12 +140,12 @@ class KafkaServer:
     def properties(self) -> dict[str, str]:
         ports = {
             "PLAINTEXT": self.port,
-            "WIRE": self.wire_port,
+            **{f"WIRE{number}": port for number, (port, _) in enumerate(self.wires)},
             "TLS": self.tls_port,
             "SASL": self.sasl_port,
             "CONTROLLER": self.controller_port,
         }
-        seen = ports | {"WIRE": self.proxy_port}
+        seen = ports | {f"WIRE{number}": proxy for number, (_, proxy) in enumerate(self.wires)}
         users = " ".join(f'user_{name}="{PASSWORD}"' for name in (USER, STRANGER))
         jaas = f'username="{USER}" password="{PASSWORD}" {users};'
         return {
@@ -150,8 +157,9 @@ class KafkaServer:
             "advertised.listeners": ",".join(
                 f"{name}://127.0.0.1:{port}" for name, port in seen.items() if name != "CONTROLLER"
             ),
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,WIRE:PLAINTEXT,TLS:SSL,SASL:SASL_PLAINTEXT,"
-            "CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(
+                f"{name}:{ {'TLS': 'SSL', 'SASL': 'SASL_PLAINTEXT'}.get(name, 'PLAINTEXT') }" for name in ports
+            ),
             "inter.broker.listener.name": "PLAINTEXT",
             "listener.name.tls.ssl.keystore.type": "PEM",
             "listener.name.tls.ssl.keystore.location": str(self.folder / "tls.pem"),
@@ -178,7 +186,7 @@ class KafkaServer:
             "group.initial.rebalance.delay.ms": "0",
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
             # A broker killed without a word may register again when its session has ended.
-            "broker.session.timeout.ms": "1000",
+            "broker.session.timeout.ms": "2000",
             "broker.heartbeat.interval.ms": "200",
             "num.network.threads": "2",
             "num.io.threads": "4",
@@ -193,8 +201,7 @@ class KafkaServer:
             f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",
             f"-Dlog4j.configuration=file:{self.folder / 'log4j.properties'}",
         ]
-        # The tests share the machine's cores; `nice` becomes java, so the pid is java's own.
-        return ["nice", "-n", "5", "java", *heap, *logging, "-cp", f"{jars()}/*", main, *arguments]
+        return ["java", *heap, *logging, "-cp", f"{jars()}/*", main, *arguments]
 
     def _prepare(self) -> None:
         """Files, certificate and the formatted log directory; once."""

@@ -228,7 +228,7 @@ async def test_doctor_says_what_is_there_and_what_is_missing(client: KafkaClient
     assert checks[0].text.startswith("Kafka at 127.0.0.1")
     group = checks[-1].text
     assert "1 worker on 4 partitions" in group
-    assert "about 1 requests wait, 1 are in hand" in group
+    assert "requests waiting: about 1, in hand or retried later: 1" in group
     assert await delivery.settle(answer("a"))
     await client.link.admin.delete_topics([client.link.names.topic(Channel.STORAGE)])
 
