@@ -85,9 +85,8 @@ async def _storage(settings: Settings) -> list[Finding]:
     try:
         async with AsyncExitStack() as stack:
             client: Client | None = None
-            with suppress(BrokerError, TimeoutError):
-                with anyio.fail_after(CHECK_WITHIN_S):
-                    client = await stack.enter_async_context(open_client(settings))
+            with suppress(BrokerError):
+                client = await stack.enter_async_context(open_client(settings))
             stores = await stack.enter_async_context(open_stores(settings, client))
             async for name, works, sentence in stores.probe(CHECK_WITHIN_S):
                 if name != kind:
