@@ -18,9 +18,10 @@ from faststream.specification import AsyncAPI
 from app.documents.channels import CHANNELS, PARAMETERS, DescribedChannel, DescribedMessage
 from app.documents.headers import HEADERS
 from app.documents.json_schemas import MESSAGES, json_schemas
+from app.documents.kafka import KAFKA_SERVER, kafka_group, kafka_key, kafka_topic
 from app.documents.workflow_requests import add_workflows
 from app.prepare.workflows import WorkflowInfo
-from brokers.channels import Names
+from brokers.channels import Channel, Names
 
 __all__ = ["CONTRACT_VERSION", "asyncapi_document", "asyncapi_yaml"]
 
@@ -31,8 +32,10 @@ _DESCRIPTION = """\
 Runs ComfyUI from a message broker. A request on the request channel ends in exactly one terminal event: on the
 complete channel or on the failed one. Everything else is company: progress may be lost, a result may not.
 
-Bodies are plain JSON; CloudEvents 1.0 attributes travel as headers (`ce-id` and so on), W3C `traceparent` is carried
-from the request to every event of it. Everything about one prompt is on the NATS subjects `{prefix}.prompt.*.<id>`.
+Bodies are plain JSON; CloudEvents 1.0 attributes travel as headers (on NATS `ce-id` and so on, on Kafka `ce_id`), W3C
+`traceparent` is carried from the request to every event of it. Everything about one prompt is on the NATS subjects
+`{prefix}.prompt.*.<id>`. On Kafka each channel is one topic, named by its binding; records are keyed by the request id,
+and readers of terminal events use `isolation_level=read_committed`.
 """
 
 
@@ -73,13 +76,15 @@ def asyncapi_document(prefix: str = "comfyui", workflows: Iterable[WorkflowInfo]
         schema_version="3.0.0",
     ).to_specification()
     document: dict[str, Any] = json.loads(written.to_json())
-    document["servers"] = {"nats": _server(document["servers"])}
+    document["servers"] = {"nats": _server(document["servers"]), "kafka": KAFKA_SERVER}
     # FastStream keeps publishers in a set: the order is ours.
     for part in ("channels", "operations"):
         document[part] = {described.key: document[part][described.key] for described in CHANNELS}
     for described in CHANNELS:
         _complete(document["channels"][described.key], described, names)
         operation = document["operations"][described.key]
+        if described.channel is Channel.REQUEST:
+            operation["bindings"] = kafka_group(names)
         operation["messages"] = [
             {"$ref": f"#/channels/{described.key}/messages/{name}"} for name in described.message_names
         ]
@@ -114,12 +119,12 @@ def _server(servers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete(channel: dict[str, Any], described: DescribedChannel, names: Names) -> None:
-    channel["servers"] = [{"$ref": "#/servers/nats"}]
+    channel["servers"] = [{"$ref": "#/servers/nats"}, {"$ref": "#/servers/kafka"}]
     channel["messages"] = {name: {"$ref": f"#/components/messages/{name}"} for name in described.message_names}
     if described.parameters:
         channel["parameters"] = {name: {"description": PARAMETERS[name]} for name in described.parameters}
     # AsyncAPI reserves the NATS channel binding and wants it empty; FastStream fills it.
-    del channel["bindings"]
+    channel["bindings"] = kafka_topic(names, described.channel)
     channel["x-nats-stream"] = described.stream(names)
     channel["x-kept"] = described.kept
 
@@ -135,6 +140,8 @@ def _messages() -> dict[str, Any]:
                 "headers": {"$ref": f"#/components/schemas/{message.headers}"},
                 "payload": _payload(message),
             }
+            if (binding := kafka_key(described.channel, correlated=message.correlated)) is not None:
+                found[name]["bindings"] = binding
             if message.correlated:
                 found[name]["correlationId"] = {"location": "$message.payload#/id"}
     return found

@@ -25,6 +25,9 @@ async def kill_anything(folder: Path, prompts: int, kills: int, seed: int, withi
 
             async def send() -> None:
                 for number, request in enumerate(ids):
+                    # In step with the kills, so that every one of them finds prompts on their way.
+                    while number * kills > (len(chaos.kills) + 2) * prompts:
+                        await anyio.sleep(0.02)
                     seconds = chaos.random.choice([0, 0, 0.1, 0.3])
                     body = {"id": request, "prompt": graph(seconds=seconds, color=number)}
                     while True:
@@ -45,10 +48,10 @@ async def kill_anything(folder: Path, prompts: int, kills: int, seed: int, withi
         assert set(verdict.outcomes) == {"complete"}, f"{verdict.outcomes}\n{logs}"
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_fifty_prompts_survive_five_kills(tmp_path: Path) -> None:
     """50 prompts, 5 kills over workers, ComfyUIs and the broker: none lost, none answered twice."""
-    await kill_anything(tmp_path, 50, 5, seed=1, within_s=120)
+    await kill_anything(tmp_path, 50, 5, seed=1, within_s=300)
 
 
 @pytest.mark.full

@@ -238,6 +238,11 @@ class KafkaOutsider:
                 found[TopicPartition(topic, number)] = read_mark(offset, metadata)
         return found
 
+    async def in_hand(self) -> int:
+        """As the last commits tell."""
+        sources = [source for source in self.sources if source.topic == self.topic("prompt.request")]
+        return sum(len(unfinished) for _, _, unfinished in (await self.committed(sources)).values())
+
     async def put_output(self, key: str, body: bytes) -> str:
         """A file of the folder that OUTPUT_STORE names."""
         assert self.store is not None

@@ -40,7 +40,8 @@ async def run_kafka_stack(folder: Path, **env: Any) -> AsyncIterator[Stack]:
     partitions = int(own.pop("PARTITIONS", PARTITIONS))
     outside = KafkaOutsider(kafka.bootstrap, kafka.prefix, partitions, store=folder / "store")
     async with AsyncExitStack() as cleanup:
-        stack = Stack(folder, kafka, outside, own)
+        # The group is left when nothing runs any more, at the latest when the grace is over.
+        stack = Stack(folder, kafka, outside, own, hand_over_s=float(own.get("DRAIN_TIMEOUT_S", 30)) + 10)
 
         async def end() -> None:
             with anyio.CancelScope(shield=True):

@@ -32,6 +32,8 @@ class Event:
 class Outsider(Protocol):
     """What the suites need of a broker."""
 
+    prefix: str
+
     async def send(self, body: bytes | dict[str, Any], headers: dict[str, str] | None = None) -> None:
         """Publish a request, confirmed."""
 
@@ -55,6 +57,9 @@ class Outsider(Protocol):
 
     def heard(self, request_id: str | None = None, channel: str = "") -> list[Event]:
         """Live events heard so far."""
+
+    async def in_hand(self) -> int:
+        """How many requests are taken and not settled."""
 
     async def put_output(self, key: str, body: bytes) -> str:
         """Store bytes where the worker stores outputs; returns their URL."""
@@ -172,6 +177,10 @@ class NatsOutsider:
     def heard(self, request_id: str | None = None, channel: str = "") -> list[Event]:
         events = self._by_id[request_id] if request_id is not None else self.events
         return [event for event in events if event.channel.startswith(channel)]
+
+    async def in_hand(self) -> int:
+        flat = self.prefix.replace(".", "_")
+        return int((await self.js.consumer_info(f"{flat}-request", "worker")).num_ack_pending or 0)
 
     @property
     def _bucket(self) -> str:

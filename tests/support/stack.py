@@ -77,6 +77,8 @@ class Stack:
     broker: Server
     outside: Outsider
     env: dict[str, str]
+    hand_over_s: float = 2
+    """How soon after SIGTERM another worker has what was handed back."""
     comfys: list[StandIn] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
 

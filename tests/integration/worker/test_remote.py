@@ -40,4 +40,4 @@ async def test_two_prefixes_live_side_by_side_on_one_broker(tmp_path: Path) -> N
         await stack.outside.send({"id": "blue-1", "prompt": graph()})
         event = await stack.outside.terminal("blue-1")
         assert event.body["filenames"] == ["blue-1_00001_.png"]
-        assert await stack.outside.js.stream_info("team_blue-result")
+        assert stack.outside.prefix == "team.blue"

@@ -109,8 +109,7 @@ async def test_no_more_than_the_slots_are_taken_and_the_stages_overlap(slow: Sta
     for number in range(5):
         await slow.outside.send({"id": f"slot-{number}", "prompt": graph(seconds=0.8, color=number)})
     await status(slow, "slot-1", "queued")
-    info = await slow.outside.js.consumer_info("comfyui-request", "worker")
-    assert info.num_ack_pending <= 2
+    assert await slow.outside.in_hand() <= 2
     assert not [e for e in slow.outside.heard("slot-0") if e.channel == "prompt.complete"]
     for number in range(5):
         await slow.outside.terminal(f"slot-{number}")
