@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from app.storage.partial import PartialFile, Source, expected_digests
 from app.storage.retry import retrying
 from app.storage.threads import disk
 from app.storage.urls import origin, resolve_location
+from app.storage.versions import range_source, validator_of
 
 __all__ = ["Carrier"]
 
@@ -32,7 +32,6 @@ _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
 _ASK_FROM_BYTES: Final = 256 * 1024
 # A try that brought that much does not count against the tries.
 _WORTH_BYTES: Final = 1024 * 1024
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _FOLLOWED: Final = {"GET": (301, 302, 303, 307, 308), "HEAD": (301, 302, 303, 307, 308), "PUT": (307, 308)}
 
 
@@ -110,7 +109,7 @@ class Carrier:
         """Decide by the answer's head whether its bytes continue the file or are all of it; returns the whole size."""
         headers = response.headers
         if response.status == 206:
-            source = _range_source(headers, file.size)
+            source = range_source(headers, file.size)
             if known is None or source != known:
                 await disk(file.forget)
                 raise Fault("the file changed at its source; try again later", passing=True)
@@ -124,7 +123,7 @@ class Carrier:
             return None
         total = response.content_length
         await disk(file.check_size, total)
-        validator = _validator(headers)
+        validator = validator_of(headers)
         source = Source(validator, total) if validator and total else None
         await disk(file.start, source, expected_digests(headers, whole=True))
         return total
@@ -280,20 +279,3 @@ class _FileBody(Body):
 def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
     file.seek(offset)
     return file.read(size)
-
-
-def _validator(headers: Mapping[str, str]) -> str | None:
-    etag = headers.get("ETag", "").strip()
-    if etag.startswith('"') and etag.endswith('"') and len(etag) > 2:
-        return etag
-    return headers.get("Last-Modified") if not etag else None
-
-
-def _range_source(headers: Mapping[str, str], offset: int) -> Source | None:
-    """The file that a 206 is a part of, if the part goes from ``offset`` to its end."""
-    match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    validator = _validator(headers)
-    if match is None or validator is None:
-        return None
-    first, last, total = map(int, match.groups())
-    return Source(validator, total) if first == offset and last == total - 1 else None

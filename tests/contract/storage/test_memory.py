@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,12 +37,17 @@ def check(place: Place, tmp_path: Path, size: int) -> None:
     config = StorageConfig(cache_dir=tmp_path / "cache", **access.settings)
     warm_up = random_file(tmp_path / "warm-up", place.part_bytes)
     job = (config, warm_up, random_file(tmp_path / "large", size), [place.url("warm.bin"), place.url("large.bin")])
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.services.measure"],
-        input=pickle.dumps(job),
-        capture_output=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.services.measure"],
+            input=pickle.dumps(job),
+            capture_output=True,
+            check=False,
+        )
+    finally:
+        # Folders of tests are kept for a while; gigabytes are not.
+        (tmp_path / "large").unlink()
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     grown = json.loads(done.stdout.splitlines()[-1])
     print(place.name, {name: f"{value / MIB:.1f} MiB" for name, value in grown.items()})
