@@ -11,7 +11,18 @@ import pytest
 LONG = (
     "contract/brokers/test_kafka",
     "fault/test_bridge",
-    "integration/bridge/",
+    "integration/bridge/test_bridge_examples.py::test_the_example_receivers_work[node",
+    "integration/bridge/test_bridge_kafka",
+    "integration/bridge/test_bridge_letters",
+    "integration/bridge/test_bridge_patience",
+    "integration/bridge/test_bridge_queue.py::test_what_an_operator_deletes",
+    "integration/bridge/test_bridge_receivers.py::test_connections",
+    "integration/bridge/test_bridge_receivers.py::test_prompt_webhook_retries",
+    "integration/bridge/test_bridge_receivers.py::test_the_body_of_an_answer",
+    "integration/bridge/test_bridge_webhooks.py::test_a_prompt_of_a_real_worker",
+    "integration/bridge/test_bridge_webhooks.py::test_files_above",
+    "integration/bridge/test_bridge_webhooks.py::test_large_results",
+    "integration/bridge/test_bridge_webhooks.py::test_several_secrets",
     "integration/setup/test_migration.py",
 )
 
@@ -22,7 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes minutes as of full size."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).as_posix().startswith(LONG) or ON_KAFKA.search(item.nodeid):
+        name = f"{item.path.relative_to(here).as_posix()}::{item.name}"
+        if name.startswith(LONG) or ON_KAFKA.search(item.nodeid):
             item.add_marker(pytest.mark.full)
 
 

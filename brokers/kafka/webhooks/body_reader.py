@@ -11,7 +11,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from brokers.base import BrokerError
 from brokers.kafka.errors import doing
-from brokers.kafka.library import AIOKafkaConsumer, TopicPartition, kafka_errors
+from brokers.kafka.library import AIOKafkaConsumer, KafkaError, TopicPartition, kafka_errors
 from brokers.kafka.link import Link
 from brokers.kafka.webhooks.consumer import small_reader
 from brokers.kafka.webhooks.layout import Place, WebhookTopics
@@ -21,7 +21,8 @@ __all__ = ["BodyReader"]
 READING = "read the body of a webhook"
 ANSWER_WITHIN_S = 5.0
 PAUSE_S = 0.2
-LOOKS = 10
+LOOK_S = 0.05
+NOT_YET_S = 30.0
 FETCH_BYTES = 64 * 1024
 OUT_OF_RANGE = 1
 
@@ -35,8 +36,7 @@ class BodyReader:
         self._link = link
         self._own = own
         self._tell = tell
-        self._consumer: AIOKafkaConsumer
-        self._ready = anyio.Event()
+        self._consumer: AIOKafkaConsumer | None = None
         self._broken = anyio.Event()
 
     async def run(self) -> None:
@@ -48,27 +48,28 @@ class BodyReader:
                         consumer._client.add_topic(topic)  # noqa: SLF001 - else it learns of it by a failed question
                     await consumer._client.force_metadata_update()  # noqa: SLF001 - the leaders of these topics
                     self._broken, self._consumer = anyio.Event(), consumer
-                    self._ready.set()
-                    await self._broken.wait()
+                    try:
+                        await self._broken.wait()
+                    finally:
+                        self._consumer = None
             except BrokerError as exc:
                 self._tell(exc)
-            self._ready = anyio.Event()
             await anyio.sleep(PAUSE_S)
 
     async def read(self, place: Place, key: str) -> bytes | None:
         """The record at this place, if it has this key; waits through outages."""
         source = TopicPartition(self._own.bodies, place.partition)
 
-        async def attempt(consumer: AIOKafkaConsumer) -> bytes | None:
-            # After a change of leaders the end may lie a little before what was confirmed.
-            for _ in range(LOOKS):
-                is_there, found = await _fetch(consumer, source, place.offset, key.encode())
-                if is_there:
-                    return found
-                await anyio.sleep(PAUSE_S)
-            return None
+        async def attempt(consumer: AIOKafkaConsumer) -> tuple[bool, bytes | None]:
+            return await _fetch(consumer, source, place.offset, key.encode())
 
-        return await self._insist(attempt)
+        # After a change of leaders the end may lie before what was confirmed, for a moment.
+        until = anyio.current_time() + NOT_YET_S
+        while True:
+            is_there, found = await self._insist(attempt)
+            if is_there or anyio.current_time() > until:
+                return found
+            await anyio.sleep(PAUSE_S)
 
     async def end(self, source: TopicPartition) -> int:
         """The offset behind the last record, transactions in progress included; waits through outages."""
@@ -80,15 +81,16 @@ class BodyReader:
 
     async def _insist(self, attempt: Callable[[AIOKafkaConsumer], Awaitable[T]]) -> T:
         while True:
-            await self._ready.wait()
-            consumer, broken = self._consumer, self._broken
+            if (consumer := self._consumer) is None:
+                await anyio.sleep(LOOK_S)
+                continue
             try:
                 with doing(READING), anyio.fail_after(ANSWER_WITHIN_S):
                     found = await attempt(consumer)
             except BrokerError as exc:
                 self._tell(exc)
-                self._ready = anyio.Event()
-                broken.set()
+                if self._consumer is consumer:
+                    self._broken.set()
             else:
                 self._tell(None)
                 return found
@@ -107,7 +109,7 @@ async def _fetch(
     leader = client.cluster.leader_for_partition(source)
     if leader is None or leader < 0:
         await client.force_metadata_update()
-        return False, None
+        raise kafka_errors.LeaderNotAvailableError(str(source))
     request = FetchRequest(0, 1, FETCH_BYTES, 0, [(source.topic, [(source.partition, offset, FETCH_BYTES)])])
     response = await client.send(leader, request)
     for _, partitions in response.topics:
@@ -116,7 +118,8 @@ async def _fetch(
                 return True, None
             if code:
                 await client.force_metadata_update()
-                raise kafka_errors.for_code(code)
+                error: KafkaError = kafka_errors.for_code(code)(str(source))
+                raise error
             batches = MemoryRecords(rest[-1] or b"")
             while batches.has_next():
                 for record in batches.next_batch():
@@ -124,4 +127,4 @@ async def _fetch(
                         value: bytes | None = record.value
                         return True, value
             return offset < high_water, None
-    return False, None
+    raise kafka_errors.UnknownTopicOrPartitionError(str(source))

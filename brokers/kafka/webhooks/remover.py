@@ -23,6 +23,7 @@ REMOVING = "settle a webhook delivery"
 START_WITHIN_S = 15.0
 ANSWER_WITHIN_S = 10.0
 PAUSE_S = 0.2
+LOOK_S = 0.05
 
 
 class Remover:
@@ -31,8 +32,7 @@ class Remover:
     def __init__(self, link: Link, tell: Callable[[BrokerError | None], None]) -> None:
         self._link = link
         self._tell = tell
-        self._producer: AIOKafkaProducer
-        self._ready = anyio.Event()
+        self._producer: AIOKafkaProducer | None = None
         self._broken = anyio.Event()
 
     async def run(self) -> None:
@@ -43,12 +43,11 @@ class Remover:
                 with doing(REMOVING), anyio.fail_after(START_WITHIN_S):
                     await producer.start()
                 self._producer, self._broken = producer, anyio.Event()
-                self._ready.set()
                 await self._broken.wait()
             except BrokerError as exc:
                 self._tell(exc)
             finally:
-                self._ready = anyio.Event()
+                self._producer = None
                 with anyio.CancelScope(shield=True):
                     await abandon_producer(producer)
             await anyio.sleep(PAUSE_S)
@@ -56,8 +55,9 @@ class Remover:
     async def remove(self, rows: Sequence[Row]) -> list[int]:
         """Write rows without a value; returns their offsets. Waits through outages; to do it twice is harmless."""
         while True:
-            await self._ready.wait()
-            producer, broken = self._producer, self._broken
+            if (producer := self._producer) is None:
+                await anyio.sleep(LOOK_S)
+                continue
             try:
                 with doing(REMOVING), anyio.fail_after(ANSWER_WITHIN_S):
                     sent = [
@@ -67,8 +67,8 @@ class Remover:
                     offsets = [int((await confirmed).offset) for confirmed in sent]
             except BrokerError as exc:
                 self._tell(exc)
-                self._ready = anyio.Event()
-                broken.set()
+                if self._producer is producer:
+                    self._broken.set()
                 await anyio.sleep(PAUSE_S)
             else:
                 self._tell(None)

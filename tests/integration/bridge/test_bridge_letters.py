@@ -13,7 +13,8 @@ from tests.integration.bridge.receivers import SECRET, Receivers, answers, run_r
 from tests.integration.cli.command_line import Commands
 from tests.support.processes import free_port
 
-pytestmark = pytest.mark.anyio
+# Generous: a machine that is busy with other things starts processes slowly.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 
 def commands(scene: Scene, **env: Any) -> Commands:

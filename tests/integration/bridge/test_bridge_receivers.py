@@ -14,7 +14,8 @@ from tests.integration.bridge.bridges import Scene, on_each_broker, run_scene
 from tests.integration.bridge.receivers import Receivers, answers, endless, hangs, resets, run_receivers
 from tests.support.processes import free_port
 
-pytestmark = pytest.mark.anyio
+# Generous: a machine that is busy with other things starts processes slowly.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 
 async def stays_prompt(scene: Scene, receivers: Receivers, path: str, *, count: int, every_s: float) -> float:

@@ -15,7 +15,8 @@ from tests.integration.bridge.bridges import on_each_broker, run_scene
 from tests.integration.bridge.receivers import SECRET, answers, run_receivers
 from tests.support.stack import graph
 
-pytestmark = pytest.mark.anyio
+# Generous: a machine that is busy with other things starts processes slowly.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 OTHER_SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
