@@ -1,7 +1,7 @@
 """Receives webhooks of Comfybus: verifies the signature, drops repeats, answers at once."""
 # pip install standardwebhooks
 # WEBHOOK_SECRET=whsec_... python receiver.py 8080
-# ruff: noqa: INP001, T201 - a script that prints
+
 
 from __future__ import annotations
 
