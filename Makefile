@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 AZURITE := tests/azurite/node_modules/.package-lock.json
+NODE_CLIENT := examples/node/node_modules/.package-lock.json
 
 .PHONY: demo test test-full lint type bench schemas clean
 
@@ -18,13 +19,17 @@ $(STAMP): pyproject.toml constraints.txt
 $(AZURITE): tests/azurite/package-lock.json
 	@if command -v npm >/dev/null; then cd tests/azurite && npm ci --silent --no-audit --no-fund; fi
 
+# The example that is written for Node.
+$(NODE_CLIENT): examples/node/package-lock.json
+	@if command -v npm >/dev/null; then cd examples/node && npm ci --silent --no-audit --no-fund; fi
+
 demo: $(STAMP)
 	@$(BIN)/comfybus demo
 
-test: $(STAMP) $(AZURITE)
+test: $(STAMP) $(AZURITE) $(NODE_CLIENT)
 	@$(BIN)/python -m pytest -m "not full"
 
-test-full: $(STAMP) $(AZURITE)
+test-full: $(STAMP) $(AZURITE) $(NODE_CLIENT)
 	@$(BIN)/python -m pytest
 
 lint: $(STAMP)
