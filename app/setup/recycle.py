@@ -32,15 +32,14 @@ class Recycling:
         """The rule for the setting."""
         return cls(int(limit_gb * _GIB))
 
-    def reason(self, held_bytes: int | None, *, busy: bool, up_for_s: float) -> str | None:
-        """Why ComfyUI should be started anew now; None if it should not.
+    def reason(self, held_bytes: int | None, *, up_for_s: float) -> str | None:
+        """Why ComfyUI should be started anew as soon as nothing runs in it; None if it should not.
 
         Args:
             held_bytes: What its processes hold; None if that is not known.
-            busy: Something runs or waits in it.
             up_for_s: Seconds since its last start.
         """
-        if not self.limit_bytes or held_bytes is None or busy or up_for_s < self.shortest_life_s:
+        if not self.limit_bytes or held_bytes is None or up_for_s < self.shortest_life_s:
             return None
         if held_bytes <= self.limit_bytes:
             return None

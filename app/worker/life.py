@@ -63,24 +63,51 @@ class Warmth:
 
 
 class Recycler:
-    """Starts ComfyUI anew when it holds too much memory and nothing runs or waits in it."""
+    """Starts ComfyUI anew when it holds too much memory, between prompts.
 
-    def __init__(self, rule: Recycling, supervisor: Supervisor, busy: Callable[[], bool]) -> None:
+    While prompts come without a break nothing would ever be in between: so none is taken as soon as it holds too much,
+    and it is started anew when those in hand have ended.
+
+    Args:
+        rule: What is too much.
+        supervisor: Starts it.
+        busy: Whether a prompt is in hand.
+        look_s: Pause between two looks.
+
+    Attributes:
+        reason: Why no prompt is to be taken now; empty most of the time.
+    """
+
+    def __init__(
+        self,
+        rule: Recycling,
+        supervisor: Supervisor,
+        busy: Callable[[], bool],
+        *,
+        look_s: float = LOOK_AT_MEMORY_S,
+    ) -> None:
         self._rule = rule
         self._supervisor = supervisor
         self._busy = busy
+        self._look_s = look_s
+        self.reason = ""
 
     async def run(self) -> None:
         """Look now and then, until cancelled."""
         seen, since = 0, time.monotonic()
         while self._rule.limit_bytes:
-            await anyio.sleep(LOOK_AT_MEMORY_S)
+            await anyio.sleep(self._look_s)
             if self._supervisor.starts != seen:
                 seen, since = self._supervisor.starts, time.monotonic()
             if not self._supervisor.up or self._supervisor.pid is None:
+                self.reason = ""
                 continue
             held = await anyio.to_thread.run_sync(held_memory_bytes, self._supervisor.pid)
-            reason = self._rule.reason(held, busy=self._busy(), up_for_s=time.monotonic() - since)
-            if reason is not None:
+            reason = self._rule.reason(held, up_for_s=time.monotonic() - since) or ""
+            if reason and not self.reason:
+                log.info("ComfyUI is to be recycled, no further prompt is taken", reason=reason)
+            self.reason = reason
+            if reason and not self._busy():
                 log.info("ComfyUI is recycled", reason=reason)
                 await self._supervisor.restart(reason, seen_start=seen)
+                self.reason = ""

@@ -126,6 +126,7 @@ class Worker:
         self._failure: ComfybusError | None = None
         self._inputs: RequestInputs | None = None
         self._workflows: tuple[WorkflowInfo, ...] = ()
+        self._recycler: Recycler | None = None
         process = process_config(settings)
         self._supervisor = Supervisor(process, self._client.alive, on_start=self._comfy_started) if process else None
         self._watch_metrics()
@@ -168,8 +169,8 @@ class Worker:
                 tasks.start_soon(self.installation.after_start)
             if self._supervisor is not None:
                 tasks.start_soon(self._guarded, self._supervisor.run)
-                recycler = Recycler(recycling(self._settings), self._supervisor, lambda: bool(self._in_flight))
-                tasks.start_soon(recycler.run)
+                self._recycler = Recycler(recycling(self._settings), self._supervisor, lambda: bool(self._in_flight))
+                tasks.start_soon(self._recycler.run)
             await self._work_when_ready(tasks)
         except ComfybusError as exc:
             self._give_up(exc)
@@ -311,6 +312,8 @@ class Worker:
         if up and not self._warm:
             self._warm = True
             log.info("ready", comfyui=self._watch.version)
+        if self._recycler is not None and self._recycler.reason:
+            return Health(ok=False, reason=f"ComfyUI is started anew after this: {self._recycler.reason}")
         return Health(ok=up, reason="" if up else "ComfyUI does not answer")
 
     def ready(self) -> Health:

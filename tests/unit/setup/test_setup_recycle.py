@@ -15,20 +15,19 @@ GIB = 1024**3
 
 
 @pytest.mark.parametrize(
-    ("limit_gb", "held_gb", "busy", "up_for_s", "wanted"),
+    ("limit_gb", "held_gb", "up_for_s", "wanted"),
     [
-        (0, 500, False, 1e6, False),
-        (10, 10, False, 1e6, False),
-        (10, 10.1, False, 1e6, True),
-        (10, 11, True, 1e6, False),
-        (10, 11, False, 59, False),
-        (10, None, False, 1e6, False),
+        (0, 500, 1e6, False),
+        (10, 10, 1e6, False),
+        (10, 10.1, 1e6, True),
+        (10, 11, 59, False),
+        (10, None, 1e6, False),
     ],
 )
-def test_the_rule(limit_gb: float, held_gb: float | None, busy: bool, up_for_s: float, wanted: bool) -> None:
-    """Above the limit, idle, and not right after a start; off without a limit."""
+def test_the_rule(limit_gb: float, held_gb: float | None, up_for_s: float, wanted: bool) -> None:
+    """Above the limit, and not right after a start; off without a limit."""
     held = None if held_gb is None else int(held_gb * GIB)
-    reason = Recycling.above_gb(limit_gb).reason(held, busy=busy, up_for_s=up_for_s)
+    reason = Recycling.above_gb(limit_gb).reason(held, up_for_s=up_for_s)
     assert (reason is not None) is wanted
     if reason:
         assert reason.startswith("it holds 10.1 GiB of memory, COMFY_MEMORY_LIMIT_GB is 10")
