@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import threading
@@ -22,6 +23,7 @@ from app.storage.transfers import Fetched
 from schemas.credentials import BearerAuth, Credential, HeaderAuth
 from tests.contract.storage.conftest import Access, Open, Opened
 from tests.support.services.places import TIMINGS
+from tests.support.services.raw_server import run_raw
 from tests.support.services.web_files import SECRET, WebFiles
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +50,14 @@ async def taken(semaphore: threading.Semaphore) -> None:
             await anyio.sleep(0.01)
 
 
+async def joined(stores: Opened, url: str, askers: int) -> None:
+    """Wait until so many wait for one download: those who look for the file on the disk first take their time."""
+    running = stores._cache._running
+    with anyio.fail_after(60):
+        while (found := running.get(cache_key(url))) is None or found.askers != askers:
+            await anyio.sleep(0.01)
+
+
 async def test_fifty_askers_one_get(web: WebFiles, opened: Open) -> None:
     """Fifty who ask for one URL at once get one download, each with its progress and its own name for the file."""
     data = put(web, "model.bin")
@@ -70,6 +80,7 @@ async def test_fifty_askers_one_get(web: WebFiles, opened: Open) -> None:
             for index in range(50):
                 tasks.start_soon(ask, index)
             await taken(web.halves_sent)
+            await joined(stores, f"{web.url}/gated/model.bin", 50)
             web.gate.set()
     assert web.gets("model.bin") == 1
     assert len({fetched.path.stat().st_ino for fetched in found}) == 1
@@ -96,9 +107,9 @@ async def test_the_first_asker_leaves(web: WebFiles, opened: Open) -> None:
         tasks.start_soon(begin)
         await taken(web.halves_sent)
         tasks.start_soon(join)
-        await anyio.wait_all_tasks_blocked()
+        await joined(stores, url, 2)
         first.cancel()
-        await anyio.wait_all_tasks_blocked()
+        await joined(stores, url, 1)
         web.gate.set()
     assert web.gets("model.bin") == 1
 
@@ -141,22 +152,33 @@ def partial_bytes(stores: Opened) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".state")
 
 
-async def test_a_failure_is_everybodys(web: WebFiles, opened: Open) -> None:
+async def test_a_failure_is_everybodys(opened: Open) -> None:
     """Who waits for a download that fails gets the failure, each a copy of its own, without asking anew."""
-    url = f"{web.url}/open/missing.bin"
     errors: list[PromptError] = []
-    async with opened(LOOPBACK) as stores, anyio.create_task_group() as tasks:
+    gate, asked = threading.Event(), list[bytes]()
 
-        async def ask() -> None:
-            try:
-                with Hold() as hold:
-                    await stores.fetch(url, in_use=hold)
-            except PromptError as exc:
-                errors.append(exc)
+    async def answer(head: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(head)
+        while not gate.is_set():
+            await asyncio.sleep(0.01)
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
-        for _ in range(20):
-            tasks.start_soon(ask)
-    assert web.gets("missing.bin") == 1
+    with run_raw(answer) as port:
+        url = f"http://127.0.0.1:{port}/missing.bin"
+        async with opened(LOOPBACK) as stores, anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                try:
+                    with Hold() as hold:
+                        await stores.fetch(url, in_use=hold)
+                except PromptError as exc:
+                    errors.append(exc)
+
+            for _ in range(20):
+                tasks.start_soon(ask)
+            await joined(stores, url, 20)
+            gate.set()
+    assert len(asked) == 1
     assert len({id(error) for error in errors}) == 20
     assert {str(error) for error in errors} == {
         f"{url} cannot be fetched: HTTP 404: there is nothing at this address; correct the URL."
@@ -202,7 +224,7 @@ async def test_joining_a_private_download(web: WebFiles, opened: Open) -> None:
         tasks.start_soon(ask, None)
         tasks.start_soon(ask, bearer("wrong"))
         tasks.start_soon(ask, bearer(SECRET))
-        await anyio.wait_all_tasks_blocked()
+        await joined(stores, url, 4)
         web.gate.set()
     assert sorted(results) == ["file", "file", "refused", "refused"]
 

@@ -19,8 +19,8 @@ from tests.support.services.process import need
 MIB = 1024 * 1024
 MOST_BYTES = 64 * MIB
 # NATS has its own test with the broker's: its objects belong to a connection that cannot move to a process.
-QUICK = ("http", "s3", "hf-xet")
-OTHERS = [pytest.param(name, marks=pytest.mark.full) for name in ("azure", "hf-lfs", "file")]
+QUICK = ("http", "s3")
+OTHERS = [pytest.param(name, marks=pytest.mark.full) for name in ("azure", "hf-lfs", "hf-xet", "file")]
 
 
 def random_file(path: Path, size: int) -> Path:

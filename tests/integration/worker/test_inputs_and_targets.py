@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import anyio.to_thread
 import pytest
@@ -170,6 +171,11 @@ async def test_outputs_go_where_the_request_wants_them(lab: Stack, files: FileSe
     assert CANARY not in log
     storage = [event.body["type"] for event in lab.outside.heard(channel="storage")]
     assert {"storage.file_downloaded", "storage.file_uploaded"} <= set(storage)
+    async with aiohttp.ClientSession() as session, session.get(f"{lab.workers[0].url}/metrics") as response:
+        counted = await response.text()
+    for name in ("transfers", "transfer_bytes", "transfer_seconds"):
+        for event in ("downloaded", "uploaded"):
+            assert f'comfybus_{name}_total{{backend="http",event="{event}"}}' in counted
 
 
 async def test_the_progress_of_a_download_is_the_prompts(lab: Stack, files: FileServer) -> None:
