@@ -197,7 +197,7 @@ class Bus(Protocol):
     async def oldest_waiting(self) -> datetime | None:
         """When the oldest request that nobody was given yet was published; None when none waits.
 
-        On Kafka of the partitions of this worker, as far as they were read. Also None when the broker cannot tell.
+        On Kafka of the partitions of this worker. Also None when the broker cannot tell.
         """
 
     def size_bytes(self, message: Message) -> int:
@@ -329,6 +329,9 @@ class Client(Protocol):
 
     async def workers(self) -> list[EventMessage]:
         """The last started, heartbeat or stopped event of each worker heard of in the last 24 hours."""
+
+    async def inventories(self) -> list[EventMessage]:
+        """The last models event of each worker heard of in the last 24 hours."""
 
     async def fetch_object(self, url: str, path: Path) -> None:
         """Write the object behind ``nats://<bucket>/<key>`` to a file, piece by piece, its digest verified.

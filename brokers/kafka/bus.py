@@ -15,6 +15,7 @@ from brokers.channels import Channel
 from brokers.counts import BusCounts
 from brokers.kafka import headers
 from brokers.kafka.answered import AnswerReader
+from brokers.kafka.backlog import oldest_waiting
 from brokers.kafka.by_reference import read_letter_body
 from brokers.kafka.commands import Commands
 from brokers.kafka.config import KafkaConfig
@@ -206,7 +207,9 @@ class KafkaBus:
 
     async def oldest_waiting(self) -> datetime | None:
         """See the protocol."""
-        return self._holdings.oldest_waiting
+        read = self._holdings.oldest_read
+        left = await oldest_waiting(self.link, self._holdings.positions)
+        return min(read, left) if read and left else read or left
 
     @property
     def stands_by(self) -> bool:

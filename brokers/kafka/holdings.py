@@ -50,7 +50,12 @@ class Holdings:
         return (delivery for partition in self.partitions.values() for delivery in list(partition.held.values()))
 
     @property
-    def oldest_waiting(self) -> datetime | None:
+    def positions(self) -> dict[TopicPartition, int]:
+        """What would be read next of each partition that is read."""
+        return {source: one.wanted_offset for source, one in self.partitions.items() if one.is_open}
+
+    @property
+    def oldest_read(self) -> datetime | None:
         """When the oldest request that was read and not yet handed out was published."""
         heads = [at for partition in self.partitions.values() if (at := partition.oldest_ready_ms) is not None]
         return datetime.fromtimestamp(min(heads) / 1000, UTC) if heads else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 
@@ -25,12 +26,13 @@ Bounds = tuple[Offsets, Offsets]
 
 
 @asynccontextmanager
-async def reader(link: Link, what: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def reader(link: Link, what: str, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer that sees committed records only and belongs to no group.
 
     Args:
         link: How to connect.
         what: What it is for, as an infinitive, for messages.
+        options: Further ones of the consumer.
     """
     consumer = make_consumer(
         **link.options,
@@ -38,6 +40,7 @@ async def reader(link: Link, what: str) -> AsyncIterator[AIOKafkaConsumer]:
         isolation_level="read_committed",
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS,
+        **options,
     )
     try:
         with doing(what), anyio.fail_after(START_WITHIN_S):
