@@ -17,6 +17,7 @@ import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 
+from tests.support.kafka_stack import run_kafka_stack
 from tests.support.processes import Process, free_port, launch, wait_http
 from tests.support.promtool import promtool, run_promtool
 from tests.support.stack import Stack, graph, run_stack
@@ -58,25 +59,25 @@ class Scraped:
         return sum(one.value for one in samples if labels.items() <= one.labels.items())
 
 
-@pytest.fixture(scope="module")
-async def scraped(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scraped]:
+@pytest.fixture(scope="module", params=["nats", "kafka"])
+async def scraped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scraped]:
     """Three prompts complete, one fails; a bridge besides."""
     folder = tmp_path_factory.mktemp("scraped")
-    async with run_stack(folder) as stack:
+    async with (run_kafka_stack if request.param == "kafka" else run_stack)(folder) as stack:
         comfy = await stack.comfy()
         await stack.worker(comfy).start()
         bridge: Process | None = None
         port = free_port()
         try:
             env = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": str(port), "BROKER_URL": stack.broker.url}
-            bridge = launch([sys.executable, "-m", "app", "bridge"], folder / "bridge.log", env)
+            bridge = launch([sys.executable, "-m", "app", "bridge"], folder / "bridge.log", {**stack.env, **env})
             for number in range(2):
                 await stack.outside.send({"id": f"quick-{number}", "prompt": graph(color=number)})
             await stack.outside.send({"id": "slow", "prompt": graph(seconds=0.8, color=3)})
             await stack.outside.send({"id": "wrong", "prompt": {"1": {"class_type": "NoSuchNode", "inputs": {}}}})
             await stack.outside.send({"id": "slow", "prompt": graph(color=4)})
-            for request in ("quick-0", "quick-1", "slow", "wrong"):
-                await stack.outside.terminal(request)
+            for sent in ("quick-0", "quick-1", "slow", "wrong"):
+                await stack.outside.terminal(sent)
             await wait_http(f"http://127.0.0.1:{port}/ready", bridge)
             found = Scraped(stack, f"http://127.0.0.1:{port}")
             with anyio.fail_after(30):
