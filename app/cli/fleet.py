@@ -32,13 +32,16 @@ async def run_command(settings: Settings, command: Mapping[str, Any]) -> int:
 
 
 async def run_workers(settings: Settings, as_json: bool) -> int:
-    """Print the last sign of life of every worker of the last 24 hours.
+    """Print the last sign of life of every worker of the last 24 hours, and how many models it listed last.
 
     Raises:
         BrokerError: The broker does not answer.
     """
     async with open_client(settings) as client:
         found = [event for message in await client.workers() if (event := document_of(message)) is not None]
+        listed = [event for message in await client.inventories() if (event := document_of(message)) is not None]
+    models = {str(event.get("worker")): event.get("models") for event in listed}
+    found = [{**event, "models": models.get(str(event.get("worker")))} for event in found]
     if as_json:
         for event in found:
             show(json.dumps(event, ensure_ascii=False))
@@ -46,7 +49,7 @@ async def run_workers(settings: Settings, as_json: bool) -> int:
         say("no worker was heard of in the last 24 hours; start one with: comfybus worker")
     else:
         now = datetime.now(UTC)
-        head = ("WORKER", "STATE", "IN HAND", "QUEUE", "VERSION", "COMFYUI")
+        head = ("WORKER", "STATE", "IN HAND", "QUEUE", "MODELS", "VERSION", "COMFYUI")
         for line in table([head, *(_row(event, now) for event in found)]):
             show(line)
     return ExitCode.DONE
@@ -67,12 +70,13 @@ def state_of(event: Mapping[str, Any], now: datetime) -> str:
 
 def _row(event: Mapping[str, Any], now: datetime) -> tuple[str, ...]:
     comfy = event.get("comfyui") or {}
-    queue = event.get("queue_remaining")
+    queue, models = event.get("queue_remaining"), event.get("models")
     return (
         str(event.get("worker", "?")),
         state_of(event, now),
         f"{event.get('in_flight', '?')} of {event.get('capacity', '?')}",
         "-" if queue is None else str(queue),
+        "-" if not isinstance(models, dict) else str(sum(len(names) for names in models.values())),
         str(event.get("version", "?")),
         f"{comfy.get('version') or '?'} at {comfy.get('url', '?')}",
     )

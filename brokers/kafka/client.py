@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -107,13 +107,20 @@ class KafkaClient:
 
     async def workers(self) -> list[EventMessage]:
         """The last sign of life of each worker; see the protocol."""
+        return await self._last_of_each(LIFE_SIGNS)
+
+    async def inventories(self) -> list[EventMessage]:
+        """The last list of models of each worker; see the protocol."""
+        return await self._last_of_each(("worker.models",))
+
+    async def _last_of_each(self, types: Collection[str]) -> list[EventMessage]:
         latest: dict[bytes, EventMessage] = {}
         async with reader(self.link, "look for workers") as consumer:
             with doing("look for workers"):
                 sources = await follow.sources(self.link, Channel.WORKER)
                 async for record in read_between(consumer, *await bounds(consumer, sources)):
                     event = follow.event(Channel.WORKER, record)
-                    if event.headers.get("ce_type") in LIFE_SIGNS:
+                    if event.headers.get("ce_type") in types:
                         latest[record.key or b""] = event
         return [event for _, event in sorted(latest.items())]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -82,6 +82,13 @@ class NatsClient:
 
     async def workers(self) -> list[EventMessage]:
         """The last sign of life of each worker; see the protocol."""
+        return await self._last_of_each(LIFE_SIGNS)
+
+    async def inventories(self) -> list[EventMessage]:
+        """The last list of models of each worker; see the protocol."""
+        return await self._last_of_each(("models",))
+
+    async def _last_of_each(self, events: Collection[str]) -> list[EventMessage]:
         stream = self._names.event_stream
         everyone = self._names.subject(Channel.WORKER, "*", "*")
         with self.link.doing("look for workers", api_subject(f"STREAM.INFO.{stream}")):
@@ -92,7 +99,7 @@ class NatsClient:
         latest: dict[str, tuple[int, EventMessage]] = {}
         for subject in info.state.subjects or {}:
             worker, event = subject.split(".")[-2:]
-            if event not in LIFE_SIGNS:
+            if event not in events:
                 continue
             message = await self.link.read("look for workers", stream, last_by_subj=subject)
             if message is not None and message.sequence > latest.get(worker, (0, None))[0]:

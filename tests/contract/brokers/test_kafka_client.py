@@ -198,6 +198,8 @@ async def test_workers_are_known_by_their_last_sign_of_life(client: KafkaClient,
 
     found = await eventually(both)
     assert [event.document["worker"] for event in found] == ["w1", "w2"]
+    listed = await eventually(client.inventories)
+    assert [(event.document["type"], event.document["worker"]) for event in listed] == [("worker.models", "w1")]
 
 
 async def test_another_process_of_the_same_worker_is_heard(kafka: KafkaHarness, bus: KafkaBus) -> None:

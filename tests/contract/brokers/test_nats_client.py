@@ -207,7 +207,9 @@ async def test_the_last_sign_of_life_of_each_worker(nats_server: NatsHarness, cl
             await bus.publish(event(Channel.WORKER, worker, name, n=n))
         await eventually(lambda: len(nats_server.outside.heard(channel="worker")) == 5)
         found = await client.workers()
+        listed = await client.inventories()
     assert [one.document["type"] for one in found] == ["heartbeat", "stopped"]
+    assert [(one.document["type"], one.document["n"]) for one in listed] == [("models", 4)]
 
 
 async def test_only_objects_are_fetched(nats_server: NatsHarness, client: NatsClient, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 from tests.integration.cli.command_line import Commands, finished, line_of
@@ -29,13 +31,24 @@ async def test_a_running_prompt_is_cancelled(commands: Commands) -> None:
 
 
 async def test_workers_are_listed(commands: Commands) -> None:
-    """One row each: name, state, load, version; --json gives the events themselves."""
+    """One row each: name, state, load, models, version; --json gives the events themselves with the models in them."""
+    with anyio.fail_after(90):
+        # The list of models follows the first sign of life.
+        while not (events := await listed(commands)) or events[0]["models"] is None:
+            await anyio.sleep(0.1)
+    assert [event["worker"] for event in events] == ["w0"]
+    models = events[0]["models"]
+    assert {"checkpoints", "loras"} <= set(models)
     done = await commands.run("workers")
     head, row = done.out.splitlines()
     assert (done.code, head.split()[0], row.split()[:2]) == (0, "WORKER", ["w0", "up"])
     assert "0.3.64" in row
-    events = [json.loads(line) for line in (await commands.run("workers", "--json")).out.splitlines()]
-    assert [event["worker"] for event in events] == ["w0"]
+    assert "MODELS" in head
+    assert f" {sum(len(names) for names in models.values())} " in row
+
+
+async def listed(commands: Commands) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (await commands.run("workers", "--json")).out.splitlines()]
 
 
 async def test_a_download_is_a_command_on_the_control_channel(commands: Commands) -> None:

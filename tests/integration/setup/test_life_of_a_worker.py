@@ -14,6 +14,7 @@ import aiohttp
 import anyio
 import anyio.to_thread
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.integration.setup.sources import Machine, Sources, git
 from tests.support.processes import StandIn, Worker, free_port, wait_http
@@ -48,6 +49,12 @@ async def until(met: Callable[[], Any], within_s: float = 40) -> None:
 async def get(url: str) -> tuple[int, Any]:
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         return response.status, await response.json()
+
+
+async def failures_counted(worker: Worker) -> float:
+    async with aiohttp.ClientSession() as session, session.get(f"{worker.url}/metrics") as response:
+        families = {family.name: family for family in text_string_to_metric_families(await response.text())}
+    return sum(one.value for one in families["comfybus_transfers"].samples if one.labels["event"] == "download_failed")
 
 
 def storage(stack: Stack, event: str) -> list[dict[str, Any]]:
@@ -96,6 +103,7 @@ async def test_installed_warmed_up_and_ready_only_then(tmp_path: Path, machine: 
         await until(lambda: storage(stack, "download_failed") and (comfy.home / "models/vae/late.safetensors").exists())
         (failed,) = storage(stack, "download_failed")
         assert (failed["id"], failed["data"]["url"]) == (None, f"{files}/gone")
+        assert await failures_counted(worker) == 1
         assert len(stack.outside.heard(channel="prompt.complete")) == 1
         # Another ComfyUI is warmed up before it gets anything.
         before = len(comfy.executions())
