@@ -115,8 +115,11 @@ async def _cache(settings: Settings) -> Finding:
 
 
 def _try_cache(folder: Path) -> int:
-    """Write a file without a name and lock it, as the cache does; returns the free bytes of the disk."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a file without a name and lock it, as the cache does; returns the free bytes of the disk.
+
+    A folder that is not there yet is made by the first worker: what counts is the one it will be made in.
+    """
+    folder = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     with TemporaryFile(dir=folder) as file:
         file.write(b"comfybus")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
