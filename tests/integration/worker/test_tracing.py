@@ -182,7 +182,7 @@ async def test_a_collector_that_is_away_costs_no_prompt(tmp_path: Path) -> None:
 
 @pytest.mark.full
 async def test_without_the_variables_nothing_is_traced(tmp_path: Path) -> None:
-    """The producer's traceparent is passed on as it came, and OpenTelemetry is not even imported."""
+    """The producer's traceparent is passed on as it came, and no exporter is even imported."""
     async with run_stack(tmp_path) as stack:
         worker = stack.worker(await stack.comfy())
         await worker.start()
