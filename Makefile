@@ -7,6 +7,10 @@ STAMP := $(VENV)/.installed
 AZURITE := tests/azurite/node_modules/.package-lock.json
 NODE_CLIENT := examples/node/node_modules/.package-lock.json
 
+# Most tests wait for processes of their own; each file stays in one process, for the servers its tests share.
+JOBS ?= 3
+IN_PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
 .PHONY: demo test test-full lint type bench schemas clean
 
 $(STAMP): pyproject.toml constraints.txt
@@ -27,7 +31,7 @@ demo: $(STAMP)
 	@$(BIN)/comfybus demo
 
 test: $(STAMP) $(AZURITE) $(NODE_CLIENT)
-	@$(BIN)/python -m pytest -m "not full"
+	@$(BIN)/python -m pytest -m "not full" $(IN_PARALLEL)
 
 test-full: $(STAMP) $(AZURITE) $(NODE_CLIENT)
 	@$(BIN)/python -m pytest
