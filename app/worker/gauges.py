@@ -57,6 +57,7 @@ class Surroundings:
         self._bus = bus
         self._folders = dict(folders)
         self._oldest: datetime | None = None
+        self._look = anyio.Event()
         self._one = anyio.CapacityLimiter(1)
         self.free_bytes: dict[str, float] = {}
         self.size_bytes: dict[str, float] = {}
@@ -73,12 +74,14 @@ class Surroundings:
         return max(0.0, (datetime.now(UTC) - self._oldest).total_seconds()) if self._oldest else 0.0
 
     def also(self, folders: Mapping[str, Path]) -> None:
-        """Look at these folders too."""
+        """Look at these folders too, and at once."""
         self._folders.update(folders)
+        self._look.set()
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
+            self._look = anyio.Event()
             with anyio.move_on_after(LOOK_WITHIN_S):
                 self._oldest = await self._bus.oldest_waiting()
             # A dead network disk may hold this thread for good, but neither the worker nor further threads.
@@ -86,7 +89,8 @@ class Surroundings:
                 await anyio.to_thread.run_sync(
                     self._measure, dict(self._folders), abandon_on_cancel=True, limiter=self._one
                 )
-            await anyio.sleep(LOOK_EVERY_S)
+            with anyio.move_on_after(LOOK_EVERY_S):
+                await self._look.wait()
 
     def _measure(self, folders: Mapping[str, Path]) -> None:
         free, size = {}, {}

@@ -14,7 +14,7 @@ from filelock import FileLock
 VERSION = "v0.305.0"
 PACKAGE = "github.com/prometheus/prometheus/cmd/promtool"
 BUILT = Path(__file__).parents[2] / ".services" / f"promtool-{VERSION}"
-BUILD_WITHIN_S = 1700
+BUILD_WITHIN_S = 800
 
 
 def promtool(*, build: bool = False) -> Path:
@@ -40,9 +40,12 @@ def _build(go: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "go.mod").write_text("module promtoolbuild\n\ngo 1.24\n")
         for arguments in (("get", f"{PACKAGE}@{VERSION}"), ("build", "-o", "promtool", PACKAGE)):
-            done = subprocess.run(
-                [go, *arguments], cwd=folder, capture_output=True, text=True, timeout=BUILD_WITHIN_S, check=False
-            )
+            try:
+                done = subprocess.run(
+                    [go, *arguments], cwd=folder, capture_output=True, text=True, timeout=BUILD_WITHIN_S, check=False
+                )
+            except subprocess.TimeoutExpired:
+                pytest.skip(f"promtool was not built within {BUILD_WITHIN_S} s; Go goes on from there the next time")
             if done.returncode:
                 pytest.skip(f"promtool cannot be built: {done.stderr.strip().splitlines()[-1:]}")
         # Whoever finds it finds it whole.

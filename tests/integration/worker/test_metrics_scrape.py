@@ -92,7 +92,7 @@ async def scraped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 async def disks(found: Scraped) -> bool:
     text, _ = await found.text(found.worker)
-    return "comfybus_disk_free_bytes{" in text
+    return 'comfybus_disk_free_bytes{folder="output"}' in text
 
 
 async def test_prompts_stages_nodes_and_attempts_are_counted(scraped: Scraped) -> None:
