@@ -43,6 +43,7 @@ _OUR_PREFIXES: Final = (
         "AZURE_",
         "HTTP_AUTH_",
         "WEBHOOK",
+        "OTEL_",
         "SYSTEM_",
         "PROMPT_WEBHOOK_",
         "SALAD_",

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from nats.js.errors import Error as JetStreamError
 
+from tests.support.services.collector import Collector, run_collector
 from tests.support.stack import Stack, graph, run_stack
 from tests.support.tiny import PNG
 
@@ -75,7 +76,14 @@ async def host() -> AsyncIterator[Host]:
 
 
 @pytest.fixture(scope="module")
-async def lab(tmp_path_factory: pytest.TempPathFactory, host: Host) -> AsyncIterator[Stack]:
+async def collector() -> AsyncIterator[Collector]:
+    """Where the spans go."""
+    async with run_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+async def lab(tmp_path_factory: pytest.TempPathFactory, host: Host, collector: Collector) -> AsyncIterator[Stack]:
     """A worker whose every secret setting is set, and which tells all it can."""
     folder = tmp_path_factory.mktemp("lab")
     settings = {
@@ -92,6 +100,9 @@ async def lab(tmp_path_factory: pytest.TempPathFactory, host: Host) -> AsyncIter
         "HTTPS_PROXY": f"http://user:{CANARY}-proxy@127.0.0.1:1",
         "WEBHOOK_SECRET": "whsec_" + base64.b64encode(f"{CANARY}-webhook-secret-000".encode()).decode(),
         "ALLOWED_PRIVATE_HOSTS": "127.0.0.1",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.url}/v1/traces",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"x-token={CANARY}-traces",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
         "SYSTEM_EVENTS": "all",
         "LOG_LEVEL": "debug",
         "MAX_ATTEMPTS": 1,
@@ -235,8 +246,8 @@ def on_disk(stack: Stack) -> dict[str, str]:
     }
 
 
-async def test_no_secret_is_seen_anywhere(lab: Stack, host: Host) -> None:
-    """Events of all channels, headers of dead letters, logs, metrics, pages, the ledger, file names: none has one."""
+async def test_no_secret_is_seen_anywhere(lab: Stack, host: Host, collector: Collector) -> None:
+    """Events, headers of dead letters, logs, spans, metrics, pages, the ledger, file names: none has one."""
     count = 0
     for count, request in enumerate(requests(host), start=1):
         await lab.outside.send({"id": f"secret-{count}", **request})
@@ -268,7 +279,10 @@ async def test_no_secret_is_seen_anywhere(lab: Stack, host: Host) -> None:
         "comfy.execution_error",
         "storage.file_uploaded",
     } <= kinds
-    found = await told(lab)
+    with anyio.fail_after(30):
+        while sum(span.name.startswith("process") for span in collector.spans) < count:
+            await anyio.sleep(0.05)
+    found = await told(lab) | {"spans": collector.raw.decode("latin-1")}
     assert any(name.startswith("letter") for name in found)
     for form in FORMS:
         seen = {name: text[max(text.find(form) - 200, 0) :][:400] for name, text in found.items() if form in text}
