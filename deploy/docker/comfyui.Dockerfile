@@ -47,7 +47,7 @@ COPY --chown=10001:10001 workflows /tmp/comfybus/workflows
 COPY --chown=10001:10001 app /tmp/comfybus/app
 WORKDIR /tmp/comfybus
 RUN python -m venv /opt/comfybus \
- && /opt/comfybus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+ && /opt/comfybus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[otel]" \
  && rm -rf /tmp/comfybus/*
 
 ENV PYTHONUNBUFFERED=1 \

@@ -12,7 +12,7 @@ COPY brokers brokers
 COPY workflows workflows
 COPY app app
 RUN python -m venv /opt/comfybus \
- && /opt/comfybus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
+ && /opt/comfybus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[otel]"
 
 FROM python:${PYTHON_VERSION}-slim
 # Git fetches models that are repositories. Its version is the distribution's: a pinned one vanishes with every update.
