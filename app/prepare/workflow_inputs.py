@@ -68,9 +68,11 @@ def read_input(model: type[BaseModel], given: Mapping[str, Any]) -> BaseModel:
     """
     if model.model_config.get("extra") != "allow":
         known = {alias for name, field in model.model_fields.items() for alias in (name, field.alias) if alias}
-        if unknown := next((name for name in given if name not in known), None):
+        unknown = next((name for name in given if name not in known), None)
+        if unknown is not None:
+            has = ", ".join(sorted(model.model_fields)) or "none"
             raise InvalidRequest(
-                f"The workflow has no input {unknown[:100]!r}; it has {', '.join(sorted(model.model_fields))}.",
+                f"The workflow has no input {unknown[:100]!r}; it has {has}.",
                 location=f"input.{unknown[:100]}",
             )
     try:
