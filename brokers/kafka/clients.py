@@ -6,14 +6,15 @@ Its own ways of closing wait for confirmations that may never come, and a cancel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
+from brokers.kafka.errors import is_stray
 from brokers.kafka.library import (
     AIOKafkaAdminClient,
     AIOKafkaClient,
@@ -99,13 +100,23 @@ def check_consumer(consumer: AIOKafkaConsumer) -> None:
         raise KafkaError("the task that fetches requests has ended")
 
 
+@contextmanager
+def _no_stray_cancellation() -> Iterator[None]:
+    """Closing, aiokafka raises the cancellation of its own tasks; let through, it would end ours without a word."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not is_stray():
+            raise
+
+
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Leave the group and close, within a few seconds whatever the broker does.
 
     A consumer that waits for the others in a rebalance would hear of its end only after that; then it is cut short and
     the group is told all the same.
     """
-    with anyio.move_on_after(FAREWELL_S, shield=True), suppress(KafkaError):
+    with anyio.move_on_after(FAREWELL_S, shield=True), suppress(KafkaError), _no_stray_cancellation():
         await consumer.stop()
         return
     coordinator, fetcher = consumer._coordinator, consumer._fetcher  # noqa: SLF001 - what stop() could not end
@@ -117,7 +128,8 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
             with anyio.move_on_after(FAREWELL_S / 3), suppress(KafkaError):
                 await coordinator._maybe_leave_group()  # noqa: SLF001
         if fetcher is not None:
-            await fetcher.close()
+            with _no_stray_cancellation():
+                await fetcher.close()
         await consumer._client.close()  # noqa: SLF001
 
 

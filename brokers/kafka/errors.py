@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from brokers.base import BrokerError, BrokerRefused, BrokerUnavailable
 from brokers.kafka.library import KafkaError, kafka_errors
 
-__all__ = ["FOREIGN", "doing", "translated"]
+__all__ = ["FOREIGN", "doing", "is_stray", "translated"]
 
 # What aiokafka raises: its own tree, the network's errors, and assertions where a broker's answer surprises it.
 FOREIGN = (KafkaError, OSError, TimeoutError, AssertionError)
@@ -65,3 +66,16 @@ def doing(what: str) -> Iterator[None]:
         raise
     except FOREIGN as exc:
         raise translated(what, exc) from exc
+    except asyncio.CancelledError as exc:
+        if not is_stray():
+            raise
+        raise BrokerUnavailable(f"we could not {what}: a request was given up with its connection") from exc
+
+
+def is_stray() -> bool:
+    """Whether a ``CancelledError`` is nobody's wish: aiokafka cancels futures that others wait for when it closes.
+
+    Let through, it would end the task that waits without a word.
+    """
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()

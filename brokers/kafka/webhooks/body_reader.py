@@ -44,9 +44,11 @@ class BodyReader:
         while True:
             try:
                 async with small_reader(self._link, READING) as consumer:
+                    client = consumer._client  # noqa: SLF001 - else it learns of the topics by failed questions
                     for topic in (self._own.bodies, self._own.queue):
-                        consumer._client.add_topic(topic)  # noqa: SLF001 - else it learns of it by a failed question
-                    await consumer._client.force_metadata_update()  # noqa: SLF001 - the leaders of these topics
+                        client.add_topic(topic)
+                    with doing(READING), anyio.fail_after(ANSWER_WITHIN_S):
+                        await client.force_metadata_update()
                     self._broken, self._consumer = anyio.Event(), consumer
                     try:
                         await self._broken.wait()

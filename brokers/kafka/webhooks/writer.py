@@ -6,6 +6,7 @@ a bridge which lost its share without knowing it can change nothing any more.
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import Future
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +34,7 @@ START_WITHIN_S = 20.0
 MOST_CHANGES = 200
 MOST_BYTES = 4 * 1024 * 1024
 PAUSE_S = 0.5
+STORING = "store webhook deliveries"
 
 _FENCED = (
     kafka_errors.ProducerFenced,
@@ -241,14 +243,17 @@ class ShareWriter:
                 sent = [await self._send(producer, row, place) for row, place in zip(rows, places, strict=True)]
                 offsets = [int((await confirmed).offset) for confirmed in sent]
                 await producer.commit_transaction()
-        except FOREIGN as exc:
+        except (*FOREIGN, asyncio.CancelledError) as exc:
             # aiokafka's producer cannot be trusted after any failure.
             self._producer = None
             with anyio.CancelScope(shield=True):
                 await abandon_producer(producer)
             if isinstance(exc, _FENCED):
                 raise Fenced(f"{type(exc).__name__}: {exc}".rstrip(": ")) from exc
-            raise translated("store webhook deliveries", exc) from exc
+            if isinstance(exc, FOREIGN):
+                raise translated(STORING, exc) from exc
+            with doing(STORING):
+                raise
         self._in_hand = []
         for change in changes:
             count = len(change.rows)
