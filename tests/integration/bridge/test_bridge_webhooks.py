@@ -212,7 +212,7 @@ async def test_large_results_cost_little_memory(tmp_path: Path, broker: str) -> 
     size = 24 * 1024**2
     async with run_receivers() as receivers, run_scene(tmp_path, receivers, broker) as scene:
         store = tmp_path / "store"
-        store.mkdir()
+        store.mkdir(exist_ok=True)
         (store / "big.bin").write_bytes(b"\x01\x02\x03" * (size // 3))
         bridge = scene.bridge(OUTPUT_STORE=f"file://{store}", LOG_LEVEL="debug")
         await bridge.start()
