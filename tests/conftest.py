@@ -36,6 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = f"{item.path.relative_to(here).as_posix()}::{item.name}"
         if name.startswith(LONG) or ON_KAFKA.search(item.nodeid):
             item.add_marker(pytest.mark.full)
+        if ON_KAFKA.search(item.nodeid) and item.get_closest_marker("timeout") is None:
+            # A killed Kafka is back after seconds, on a busy machine after a minute.
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")

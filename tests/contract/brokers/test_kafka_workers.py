@@ -14,6 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from tests.fault.conftest import settled
 from tests.support.kafka_stack import run_kafka_stack
 from tests.support.outsider import request_in
+from tests.support.processes import Worker
 from tests.support.stack import Stack, graph
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(500)]
@@ -30,18 +31,34 @@ async def status(stack: Stack, request_id: str, wanted: str, worker: str | None 
             await anyio.sleep(0.01)
 
 
+async def one_works_the_other_stands_by(stack: Stack) -> tuple[Worker, Worker]:
+    """Two workers with a ComfyUI each on one partition, which the first one has."""
+    first, second = stack.worker(await stack.comfy()), stack.worker(await stack.comfy())
+    await first.start()
+    await stack.outside.send({"id": "first", "prompt": graph()})
+    assert (await stack.outside.terminal("first", 100)).body["worker"] == "w0"
+    await second.start()
+    await logged(second, '"standing by')
+    return first, second
+
+
+async def logged(worker: Worker, wanted: str) -> None:
+    """Wait until a worker has said this in its log."""
+    assert worker.process is not None
+    with anyio.fail_after(100):
+        while wanted not in worker.process.log.read_text():
+            await anyio.sleep(0.05)
+
+
 async def test_a_drained_worker_hands_over_within_ten_seconds(tmp_path: Path) -> None:
     """SIGTERM in a prompt longer than the grace: with default sessions another worker runs all of it, unspent."""
     async with run_kafka_stack(tmp_path, NATS_ACK_WAIT_S=45, DRAIN_TIMEOUT_S=2, MAX_IN_FLIGHT=3) as stack:
-        first = stack.worker(await stack.comfy())
-        await first.start()
+        first, _ = await one_works_the_other_stands_by(stack)
         await stack.outside.send({"id": "h-0", "prompt": graph(seconds=15, steps=150)})
         await status(stack, "h-0", "running")
         for number in (1, 2):
             await stack.outside.send({"id": f"h-{number}", "prompt": graph(color=number)})
-        await status(stack, "h-2", "queued")
-        await stack.worker(await stack.comfy()).start()
-        await anyio.sleep(2)
+        await status(stack, "h-2", "accepted")
         asked = time.monotonic()
         assert first.process is not None
         first.process.signal(15)
@@ -51,7 +68,7 @@ async def test_a_drained_worker_hands_over_within_ten_seconds(tmp_path: Path) ->
         verdict = await settled(stack, ["h-0", "h-1", "h-2"], 120)
         assert (verdict.lost, verdict.doubled, verdict.outcomes) == ([], [], {"complete": 3})
         found = await stack.outside.terminals()
-        assert {found[name][0].body["attempt"] for name in found} == {1}
+        assert {events[0].body["attempt"] for events in found.values()} == {1}
         print(f"running elsewhere {took:.1f} s after SIGTERM, {took - 2:.1f} s after the end of its grace")
         assert took < 2 + 10
 
@@ -59,13 +76,7 @@ async def test_a_drained_worker_hands_over_within_ten_seconds(tmp_path: Path) ->
 async def test_an_idle_worker_that_ends_hands_over_at_once(tmp_path: Path) -> None:
     """With nothing in hand the other worker has the next request within ten seconds of SIGTERM."""
     async with run_kafka_stack(tmp_path, NATS_ACK_WAIT_S=45) as stack:
-        comfy = await stack.comfy()
-        first, second = stack.worker(comfy), stack.worker(comfy)
-        await first.start()
-        await stack.outside.send({"id": "i-0", "prompt": graph()})
-        await stack.outside.terminal("i-0")
-        await second.start()
-        await anyio.sleep(2)
+        first, _ = await one_works_the_other_stands_by(stack)
         asked = time.monotonic()
         assert await first.stop() == 0
         await stack.outside.send({"id": "i-1", "prompt": graph(color=1)})
@@ -145,19 +156,19 @@ async def test_a_worker_joins_the_group_only_when_warm(tmp_path: Path) -> None:
         with anyio.fail_after(60):
             while "3 workers on 2 partitions, 1 of them stand" not in await group(stack):
                 await anyio.sleep(0.1)
-        assert '"standing by' in "".join(one.process.log.read_text() for one in stack.workers if one.process)
+        with anyio.fail_after(60):
+            while '"standing by' not in "".join(one.process.log.read_text() for one in stack.workers if one.process):
+                await anyio.sleep(0.1)
 
 
 @pytest.mark.timeout(400)
 async def test_a_worker_whose_comfyui_is_down_leaves_the_group(tmp_path: Path) -> None:
     """A ComfyUI that hangs in the middle of a prompt for a minute: another worker answers it, unspent."""
     async with run_kafka_stack(tmp_path, NATS_ACK_WAIT_S=10) as stack:
-        comfy = await stack.comfy()
-        first = stack.worker(comfy)
-        await first.start()
-        await stack.outside.send({"id": "down", "prompt": graph(seconds=4, steps=40)})
+        await one_works_the_other_stands_by(stack)
+        comfy = stack.comfys[0]
+        await stack.outside.send({"id": "down", "prompt": graph(seconds=15, steps=150)})
         await status(stack, "down", "running")
-        await stack.worker(await stack.comfy()).start()
         assert comfy.process is not None
         comfy.process.signal(signal.SIGSTOP)
         frozen = time.monotonic()
