@@ -113,6 +113,7 @@ async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sec
         assert secured.violations("comfybus-least") == []
 
 
+@pytest.mark.full
 async def test_a_prompt_goes_through_with_the_least_rights(secured: Secured) -> None:
     """Submitted, followed, stored in the bucket and fetched from there; events and the fleet are seen."""
     producer = secured.commands("producer")
@@ -182,6 +183,7 @@ async def test_the_bridge_delivers_with_its_own_rights(secured: Secured) -> None
         await runner.cleanup()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("user", "subject"),
     [
@@ -217,6 +219,7 @@ async def test_what_is_not_needed_is_refused(secured: Secured, user: str, subjec
         assert "permissions violation" in refused[0]
 
 
+@pytest.mark.full
 async def test_dead_letters_are_not_heard(secured: Secured) -> None:
     """A wildcard over the channels of prompts is granted and still leaves them out."""
     heard = []
