@@ -173,12 +173,14 @@ async def test_who_was_shut_out_changes_nothing_any_more(tmp_path: Path) -> None
         async with other.open():
             await other._take_over(share.number)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(share.settle, waiting)
+                tasks.start_soon(share.defer, waiting, b"too late")
                 await eventually(lambda: share.number in first.lost, WITHIN_S)
                 tasks.cancel_scope.cancel()
-        # By the log it is still its own, so it takes it again: nothing was settled.
+        # By the log it is still its own, so it takes it again: nothing was changed.
         await first.until(SHARES)
         again = await first.stored("a")
+        assert (found := await again.find(LANE, "a")) is not None
+        assert found.record == waiting.record
         assert await again.body("a") == b"body"
 
 
