@@ -14,6 +14,7 @@ LONG = (
     "integration/bridge/test_bridge_examples.py::test_the_example_receivers_work[node",
     "integration/bridge/test_bridge_kafka",
     "integration/bridge/test_bridge_letters",
+    "integration/bridge/test_bridge_links",
     "integration/bridge/test_bridge_patience",
     "integration/bridge/test_bridge_queue.py::test_what_an_operator_deletes",
     "integration/bridge/test_bridge_receivers.py::test_connections",
