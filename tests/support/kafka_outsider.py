@@ -53,6 +53,7 @@ class KafkaOutsider:
     _letters: list[Event] = field(default_factory=list)
     _requests: dict[TopicPartition, list[int]] = field(default_factory=lambda: defaultdict(list))
     _positions: dict[TopicPartition, int] = field(default_factory=dict)
+    _next: dict[TopicPartition, int] = field(default_factory=lambda: defaultdict(int))
 
     def topic(self, channel: str) -> str:
         return f"{self.prefix}.{channel}"
@@ -138,7 +139,12 @@ class KafkaOutsider:
                 self._positions[source] = await self.consumer.position(source)
 
     async def _pass_unreadable(self) -> None:
-        """A header's name that is no UTF-8 would raise out of every poll: note that a record is there, and pass it."""
+        """A header's name that is no UTF-8 would raise out of every poll: note that a record is there, and pass it.
+
+        What the failed poll had read of other partitions is lost with it, so all are read again from where they were.
+        """
+        for source in self.sources:
+            self.consumer.seek(source, self._next[source])
         for source in self.sources:
             try:
                 for record in (await self.consumer.getmany(source, timeout_ms=300, max_records=1)).get(source, ()):
@@ -147,8 +153,10 @@ class KafkaOutsider:
                 offset = await self.consumer.position(source)
                 self._requests[source].append(offset)
                 self.consumer.seek(source, offset + 1)
+                self._next[source] = offset + 1
 
     def _hear(self, source: TopicPartition, record: Any) -> None:
+        self._next[source] = record.offset + 1
         channel = source.topic.removeprefix(f"{self.prefix}.")
         if channel == "prompt.request":
             self._requests[source].append(record.offset)
