@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 # Whole deployments for minutes: `make test-full` runs them.
 LONG = (
@@ -40,6 +43,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if ON_KAFKA.search(item.nodeid) and item.get_closest_marker("timeout") is None:
             # A killed Kafka is back after seconds, on a busy machine after a minute.
             item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A test that sets logs up writes to a stream that is closed after it: others may not inherit that."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
