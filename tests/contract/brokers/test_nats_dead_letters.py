@@ -38,7 +38,7 @@ async def test_letters_are_listed_without_their_bodies(nats_server: NatsHarness,
         assert [one async for one in client.dead_letters()] == []
         for n in range(3):
             await give_up(nats_server, bus, f"l{n}", b"secret", {"x-n": str(n)})
-        pattern = await nats_server.outside.raw_letter()
+        pattern = await nats_server.outside.js.get_last_msg("comfyui-dlq", "comfyui.prompt.request.dlq")
         for n in range(3, 120):
             headers = {**pattern.headers, "comfybus-request-id": f"l{n}", "x-n": str(n), "Nats-Msg-Id": f"m{n}"}
             await nats_server.outside.js.publish("comfyui.prompt.request.dlq", b"secret", headers=headers)

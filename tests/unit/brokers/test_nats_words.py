@@ -247,5 +247,5 @@ def test_what_is_no_object(url: str) -> None:
 
 
 def test_the_key_of_an_object_may_have_folders() -> None:
-    """Everything behind the bucket is the key."""
-    assert parse_url("nats://comfyui-outputs/a/1f/x%201.png") == ("comfyui-outputs", "a/1f/x 1.png")
+    """Everything behind the bucket is the key, as it stands there."""
+    assert parse_url("nats://comfyui-outputs/a/1f/x 1%.png") == ("comfyui-outputs", "a/1f/x 1%.png")
