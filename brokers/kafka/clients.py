@@ -128,8 +128,10 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
             with anyio.move_on_after(FAREWELL_S / 3), suppress(KafkaError):
                 await coordinator._maybe_leave_group()  # noqa: SLF001
         if fetcher is not None:
-            with _no_stray_cancellation():
-                await fetcher.close()
+            # Its own way of closing stops at the first of its tasks that was cancelled before.
+            await _end_tasks(list(fetcher._pending_tasks))  # noqa: SLF001
+            fetcher._pending_tasks.clear()  # noqa: SLF001
+            await fetcher.close()
         await consumer._client.close()  # noqa: SLF001
 
 
