@@ -19,14 +19,15 @@ def bridge() -> None:
 
     It reads the events and delivers webhooks, signed and with days of patience; several of them share the work.
     """
+    import anyio
+
     from app.bridge.app import run_bridge
-    from app.cli.running import run_service
     from app.logs import set_up_logs
     from app.settings import load_settings
 
     settings = load_settings()
     set_up_logs(settings.log_level, settings.log_format)
-    run_service(run_bridge, settings)
+    anyio.run(run_bridge, settings)
 
 
 @webhooks.callback(invoke_without_command=True)

@@ -72,14 +72,15 @@ def worker() -> None:
 
     It takes requests from the broker, runs them on ComfyUI and publishes their results.
     """
-    from app.cli.running import run_service
+    import anyio
+
     from app.logs import set_up_logs
     from app.settings import load_settings
     from app.worker.app import run_worker
 
     settings = load_settings()
     set_up_logs(settings.log_level, settings.log_format)
-    run_service(run_worker, settings)
+    anyio.run(run_worker, settings)
 
 
 application.command()(bridge)
