@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,15 +22,16 @@ async def make_server(tmp_path: Path) -> AsyncIterator[ServerMaker]:
         async def make(scenario: str) -> AnyServer:
             if url := os.environ.get("COMFYUI_URL"):
                 return RealServer(url)
-            checkpoints = tmp_path / "models" / "checkpoints"
+            home = tmp_path / uuid.uuid4().hex
+            checkpoints = home / "models" / "checkpoints"
             checkpoints.mkdir(parents=True)
             (checkpoints / "dreamshaper_8.safetensors").touch()
             if scenario.startswith(("18_", "21_")):
-                program = InProcessOfItsOwn(tmp_path)
+                program = InProcessOfItsOwn(home)
                 await program.restart()
                 stack.push_async_callback(program.stop)
                 return program
-            config = StandinConfig(home=tmp_path, previews=scenario.startswith("12_"))
+            config = StandinConfig(home=home, previews=scenario.startswith("12_"))
             return InProcess(await stack.enter_async_context(serve(config)))
 
         yield make

@@ -46,6 +46,9 @@ OVERLAPPING = [
 ]
 """Prompts that wait for each other, or sockets that come and go: compared prompt by prompt."""
 
+RACES = {"07_interrupt": 5}
+"""How often to try what was recorded as it can go: of two interrupts in a row the second may hit the next prompt."""
+
 
 @pytest.mark.parametrize("scenario", SERIAL)
 async def test_serial_scenario_is_repeated_message_by_message(scenario: str, make_server: ServerMaker) -> None:
@@ -74,13 +77,16 @@ async def test_every_kind_of_output_is_reported(make_server: ServerMaker) -> Non
 async def _replayed(scenario: str, make_server: ServerMaker) -> list[Listener]:
     """Replay a scenario on a fresh server, fail for answers that differ, and return the sockets."""
     steps: list[dict[str, Any]] = json.loads((RECORDED / f"{scenario}.json").read_text(encoding="utf-8"))
-    server = await make_server(scenario)
-    if isinstance(server, RealServer):
-        await server.skip_unless_possible(scenario, steps)
-        await server.run_unrelated_prompt()
-    async with aiohttp.ClientSession() as session:
-        replay = Replay(server, session)
-        await replay.run(steps)
+    for _ in range(RACES.get(scenario, 1)):
+        server = await make_server(scenario)
+        if isinstance(server, RealServer):
+            await server.skip_unless_possible(scenario, steps)
+            await server.run_unrelated_prompt()
+        async with aiohttp.ClientSession() as session:
+            replay = Replay(server, session)
+            await replay.run(steps)
+        if not replay.differences:
+            break
     assert not replay.differences, "\n".join(replay.differences)
     return list(replay.listeners.values())
 
