@@ -33,9 +33,12 @@ async def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("names", nargs="*", choices=[*MEASUREMENTS, []])
+    parser.add_argument("--prompts", type=int, default=Place.prompts, help="of trivial ones in each round")
+    parser.add_argument("--rounds", type=int, default=Place.rounds)
     parser.add_argument("--broker", action="append", choices=["NATS", "Kafka"])
     options = parser.parse_args()
-    place = Place(options.broker) if options.broker else Place()
+    place = Place(prompts=options.prompts, rounds=options.rounds)
+    place.brokers = options.broker or place.brokers
     began = time.time()
     sections = []
     for name in options.names or MEASUREMENTS:

@@ -11,10 +11,6 @@ from bench.mailbox import open_mailbox
 from bench.place import Place
 from bench.table import Table, spread
 
-PROMPTS = 200
-ROUNDS = 5
-COST_PROMPTS = 1000
-
 
 async def measure(place: Place) -> Table:
     """Direct and through each broker in turn, 1 and 16 in flight; then the CPU time of 1,000 prompts."""
@@ -23,9 +19,9 @@ async def measure(place: Place) -> Table:
         ["broker", "in flight", "direct, prompts/s", "worker, prompts/s", "ratio", "added at the median, ms", "CPU, s"],
         notes=[
             (
-                f"EmptyImage and SaveImage, {PROMPTS} prompts a round, {ROUNDS} rounds of each way in turn. A direct client "
+                f"EmptyImage and SaveImage, {place.prompts} prompts a round, {place.rounds} rounds of each way in turn. A direct client "
                 "submits, waits on the websocket, reads the history and fetches the image. CPU: user and system time of the "
-                f"worker process for {COST_PROMPTS} prompts."
+                f"worker process for 1,000 prompts, measured with {5 * place.prompts}."
             )
         ],
     )
@@ -40,14 +36,14 @@ async def measure(place: Place) -> Table:
                 for in_flight in (1, 16):
                     rates: list[tuple[float, float]] = []
                     waits: tuple[list[float], list[float]] = ([], [])
-                    for _ in range(ROUNDS):
-                        raw, of_raw = await direct(comfy.url, PROMPTS, in_flight)
-                        ours, of_ours = await through_worker(mailbox, PROMPTS, in_flight)
+                    for _ in range(place.rounds):
+                        raw, of_raw = await direct(comfy.url, place.prompts, in_flight)
+                        ours, of_ours = await through_worker(mailbox, place.prompts, in_flight)
                         rates.append((raw, ours))
                         waits[0].extend(of_raw)
                         waits[1].extend(of_ours)
                     before = cpu_seconds(worker)
-                    await through_worker(mailbox, COST_PROMPTS, in_flight)
+                    await through_worker(mailbox, 5 * place.prompts, in_flight)
                     cost = cpu_seconds(worker) - before
                     added = 1000 * (statistics.median(waits[1]) - statistics.median(waits[0]))
                     table.rows.append(
@@ -58,7 +54,7 @@ async def measure(place: Place) -> Table:
                             spread([ours for _, ours in rates]),
                             spread([ours / raw for raw, ours in rates], 2),
                             f"{added:.1f}",
-                            f"{cost * 1000 / COST_PROMPTS:.2f}",
+                            f"{cost * 200 / place.prompts:.2f}",
                         ]
                     )
     return table

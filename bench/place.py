@@ -28,8 +28,10 @@ class _Real(StandIn):
 
 @dataclass
 class Place:
-    """The brokers to measure on: NATS, and Kafka where it can be started."""
+    """The brokers to measure on, NATS and Kafka where it can be started, and how much to measure."""
 
+    prompts: int = 200
+    rounds: int = 5
     brokers: list[str] = field(default_factory=lambda: ["NATS"] if why_not() else ["NATS", "Kafka"])
 
     @property
