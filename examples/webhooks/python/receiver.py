@@ -2,7 +2,6 @@
 # pip install standardwebhooks
 # WEBHOOK_SECRET=whsec_... python receiver.py 8080
 
-
 from __future__ import annotations
 
 import base64
