@@ -256,6 +256,30 @@ class DeadLetter:
     time: str
     headers: Mapping[str, str]
 
+    @classmethod
+    def from_headers(cls, place: str, headers: Mapping[str, str]) -> DeadLetter:
+        """What the headers of a stored letter say; one that is missing or no number reads as empty or 0.
+
+        A letter that an operator wrote by hand is listed too, so nothing here raises.
+        """
+
+        def number(name: str) -> int:
+            value = headers.get(name, "")
+            return int(value) if value.isdecimal() else 0
+
+        return cls(
+            place=place,
+            request_id=headers.get("comfybus-request-id", ""),
+            reason=headers.get("comfybus-reason", ""),
+            code=headers.get("comfybus-code", ""),
+            worker=headers.get("comfybus-worker", ""),
+            attempts=number("comfybus-attempts"),
+            replay=number("comfybus-replay"),
+            id_was_derived="comfybus-id" in headers,
+            time=headers.get("comfybus-time", ""),
+            headers=headers,
+        )
+
 
 @dataclass(frozen=True)
 class Check:

@@ -48,23 +48,7 @@ async def letters(link: Link) -> AsyncGenerator[DeadLetter, None]:
 
 def _letter(record: ConsumerRecord) -> DeadLetter:
     headers: Mapping[str, str] = decode(record.headers)
-
-    def number(name: str) -> int:
-        value = headers.get(name, "")
-        return int(value) if value.isdecimal() else 0
-
-    return DeadLetter(
-        place=f"{record.topic}-{record.partition}@{record.offset}",
-        request_id=headers.get("comfybus-request-id", ""),
-        reason=headers.get("comfybus-reason", ""),
-        code=headers.get("comfybus-code", ""),
-        worker=headers.get("comfybus-worker", ""),
-        attempts=number("comfybus-attempts"),
-        replay=number("comfybus-replay"),
-        id_was_derived="comfybus-id" in headers,
-        time=headers.get("comfybus-time", ""),
-        headers=headers,
-    )
+    return DeadLetter.from_headers(f"{record.topic}-{record.partition}@{record.offset}", headers)
 
 
 async def replay(link: Link, letter: DeadLetter) -> int:

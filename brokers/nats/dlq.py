@@ -58,23 +58,7 @@ async def letters(link: Link) -> AsyncIterator[DeadLetter]:
 def _letter(message: Msg) -> DeadLetter:
     headers: Mapping[str, str] = message.headers or {}
     metadata = message.metadata
-
-    def number(name: str) -> int:
-        value = headers.get(name, "")
-        return int(value) if value.isdecimal() else 0
-
-    return DeadLetter(
-        place=f"{metadata.stream}#{metadata.sequence.stream}",
-        request_id=headers.get("comfybus-request-id", ""),
-        reason=headers.get("comfybus-reason", ""),
-        code=headers.get("comfybus-code", ""),
-        worker=headers.get("comfybus-worker", ""),
-        attempts=number("comfybus-attempts"),
-        replay=number("comfybus-replay"),
-        id_was_derived="comfybus-id" in headers,
-        time=headers.get("comfybus-time", ""),
-        headers=headers,
-    )
+    return DeadLetter.from_headers(f"{metadata.stream}#{metadata.sequence.stream}", headers)
 
 
 async def replay(link: Link, letter: DeadLetter) -> int:
