@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import SecretStr
 
 from app.settings.tree import Settings
@@ -9,6 +11,8 @@ from brokers.kafka.config import KafkaConfig
 from brokers.nats import NatsConfig
 
 __all__ = ["kafka_config", "nats_config", "reveal"]
+
+KAFKA_PORT = 9092
 
 
 def reveal(secret: SecretStr | None) -> str | None:
@@ -34,11 +38,15 @@ def nats_config(settings: Settings) -> NatsConfig:
     )
 
 
+def _with_port(host: str) -> str:
+    return host if re.search(r":\d+$", host) else f"{host}:{KAFKA_PORT}"
+
+
 def kafka_config(settings: Settings) -> KafkaConfig:
     """How to reach Kafka."""
     scheme, _, hosts = settings.broker_url.get_secret_value().partition("://")
     return KafkaConfig(
-        servers=tuple(host.strip("/") for host in hosts.split(",") if host),
+        servers=tuple(_with_port(host.strip("/")) for host in hosts.split(",")),
         names=settings.names,
         tls=scheme == "kafka+ssl",
         tls_ca=settings.broker_tls_ca,

@@ -30,6 +30,9 @@ COMFY_EVENTS = (
     "execution_interrupted",
     "execution_error",
 )
+# A name or an IPv6 address in brackets, and a port unless it is Kafka's usual one.
+_KAFKA_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/?#\[\]]+)(:(?P<port>\d{1,5}))?/?")
+LAST_PORT = 65_535
 BRIDGE_EVENTS = ("file_downloaded", "file_uploaded", "file_deleted")
 
 
@@ -41,7 +44,20 @@ def broker_url(value: SecretStr) -> SecretStr:
             "it should be nats://[user:password@]host[:port][,host…], tls://…, kafka://host:port[,host:port] or "
             "kafka+ssl://…"
         )
+    if scheme.startswith("kafka") and "@" in rest:
+        # It would be taken as part of the first host's name, which errors and aiokafka's log tell.
+        raise ValueError(
+            "Kafka's address has no user and password; it should be kafka://host:port, and KAFKA_SASL_MECHANISM, "
+            "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD say who comes"
+        )
+    if scheme.startswith("kafka") and not all(map(_is_kafka_host, rest.rstrip("/").split(","))):
+        raise ValueError("it should be kafka://host:port[,host:port] with a number for each port")
     return value
+
+
+def _is_kafka_host(host: str) -> bool:
+    found = _KAFKA_HOST.fullmatch(host)
+    return found is not None and 0 < int(found["port"] or 1) <= LAST_PORT
 
 
 def http_url(value: str) -> str:

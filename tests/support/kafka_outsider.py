@@ -234,6 +234,12 @@ class KafkaOutsider:
     async def committed(self, sources: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int, set[int]]]:
         """By partition: the committed offset, how far it was handed out, and what is unfinished below that."""
         found = dict.fromkeys(sources, (0, 0, set[int]()))
+        for source, (offset, metadata) in (await self._commits(sources)).items():
+            found[source] = read_mark(offset, metadata)
+        return found
+
+    async def _commits(self, sources: list[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+        """Offset and metadata of each partition that has a commit."""
         node = await self.admin.find_coordinator(self.group)
         with anyio.fail_after(ANSWER_WITHIN_S):
             while True:
@@ -242,10 +248,16 @@ class KafkaOutsider:
                 if not any(code for *_, code, _ in parts):
                     break
                 await anyio.sleep(0.02)
-        for topic, number, offset, _, metadata, _, _ in parts:
-            if offset >= 0:
-                found[TopicPartition(topic, number)] = read_mark(offset, metadata)
-        return found
+        return {
+            TopicPartition(topic, number): (offset, unpacked(metadata))
+            for topic, number, offset, _, metadata, _, _ in parts
+            if offset >= 0
+        }
+
+    async def notes(self) -> dict[str, str]:
+        """The metadata of its commits."""
+        sources = [source for source in self.sources if source.topic == self.topic("prompt.request")]
+        return {f"commit {source}": metadata for source, (_, metadata) in (await self._commits(sources)).items()}
 
     async def in_hand(self) -> int:
         """As the last commits tell."""
@@ -276,10 +288,14 @@ class KafkaOutsider:
         return [event for event in events if event.channel.startswith(channel)]
 
 
+def unpacked(metadata: str) -> str:
+    """What a commit's metadata says, which may be compressed."""
+    return zlib.decompress(base64.b64decode(metadata[2:])).decode() if metadata.startswith("z:") else metadata
+
+
 def read_mark(offset: int, metadata: str) -> tuple[int, int, set[int]]:
     """The worker's own notes in a commit: offset, position, unfinished offsets."""
-    if metadata.startswith("z:"):
-        metadata = zlib.decompress(base64.b64decode(metadata[2:])).decode()
+    metadata = unpacked(metadata)
     if not metadata:
         return offset, offset, set()
     notes = json.loads(metadata)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import anyio
 import nats
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NoKeysError, NotFoundError
 
 TERMINAL = ("prompt.complete", "prompt.failed")
 
@@ -69,6 +69,9 @@ class Outsider(Protocol):
 
     async def request_limit_bytes(self) -> int:
         """The largest body that a request without headers may have."""
+
+    async def notes(self) -> dict[str, str]:
+        """What the worker keeps at the broker beside the channels, by a name for each."""
 
     def is_request_place(self, source: dict[str, Any]) -> bool:
         """Whether this says where a request stood on this broker."""
@@ -200,6 +203,14 @@ class NatsOutsider:
 
     async def request_limit_bytes(self) -> int:
         return int(self.nc.max_payload)
+
+    async def notes(self) -> dict[str, str]:
+        """The ledger."""
+        ledger = await self.js.key_value(f"{self.prefix.replace('.', '_')}-ledger")
+        try:
+            return {f"ledger {key}": str((await ledger.get(key)).value) for key in await ledger.keys()}
+        except NoKeysError:
+            return {}
 
     def is_request_place(self, source: dict[str, Any]) -> bool:
         return source == {"stream": f"{self.prefix.replace('.', '_')}-request", "sequence": source.get("sequence")}
