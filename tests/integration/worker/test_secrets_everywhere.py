@@ -259,7 +259,7 @@ def on_disk(stack: Stack) -> dict[str, str]:
 
 
 async def test_no_secret_is_seen_anywhere(lab: Stack, host: Host, collector: Collector) -> None:
-    """Events, headers of letters, logs, spans, metrics, pages, what is kept at the broker, names of files: none has one."""
+    """Events, headers of letters, logs, spans, metrics, pages, what is kept at the broker, file names: none has one."""
     count = 0
     for count, request in enumerate(requests(host), start=1):
         await lab.outside.send({"id": f"secret-{count}", **request})
