@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 __all__ = ["Exposition", "Labelled"]
@@ -20,8 +19,6 @@ OPENMETRICS = "application/openmetrics-text"
 
 class Exposition:
     """All metrics of one process, those that are counted and those that are read when they are asked for."""
-
-    content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
         # They double the series, and Prometheus finds restarts by itself.

@@ -1,64 +1,42 @@
-"""The worker's HTTP side: probes, metrics, documents and models; it lives until the drain has ended."""
+"""An HTTP port for probes: listening, and the answers that the worker and the bridge have in common."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 
-import anyio.to_thread
 import structlog
 from aiohttp import web
 
-from app.documents.asyncapi import asyncapi_yaml
-from app.errors import ComfyUnavailable, ConfigurationError
-from app.metrics import Metrics
-from app.prepare.workflows import WorkflowInfo
+from app.errors import ConfigurationError
+from app.exposition import Exposition
 from brokers.base import Health
 from schemas.base import dump_json
 
-__all__ = ["Probes", "serve_http"]
+__all__ = ["Route", "json_answer", "metrics_route", "readiness_answer", "serve"]
 
 log = structlog.get_logger("comfybus.http")
 
-
-@dataclass(frozen=True)
-class Probes:
-    """What the routes ask the worker.
-
-    Attributes:
-        was_warm: It was ready at least once.
-        ready: Whether it takes and answers requests now.
-        models: ComfyUI's models by type.
-        metrics: What is counted.
-        topic_prefix: For the channel names in the document.
-        workflows: Those it has, for the document; none before they are loaded.
-    """
-
-    was_warm: Callable[[], bool]
-    ready: Callable[[], Health]
-    models: Callable[[], Awaitable[dict[str, list[str]]]]
-    metrics: Metrics
-    topic_prefix: str
-    workflows: Callable[[], Sequence[WorkflowInfo]]
+Route = Callable[[web.Request], Awaitable[web.Response]]
 
 
 @asynccontextmanager
-async def serve_http(host: str, port: int, probes: Probes) -> AsyncIterator[int]:
-    """Serve until the block ends; yields the port (of interest when 0 was asked for).
+async def serve(host: str, port: int, routes: Mapping[str, Route]) -> AsyncIterator[int]:
+    """Answer GET until the block ends; yields the port (of interest when 0 was asked for).
+
+    Args:
+        host: ``::`` takes IPv4 too, and where there is no IPv6 it means all of IPv4.
+        port: 0 for any.
+        routes: What answers for each path.
 
     Raises:
         ConfigurationError: HOST:PORT cannot be listened on.
     """
     app = web.Application()
-    routes = _Routes(probes)
-    app.router.add_get("/health", routes.health)
-    app.router.add_get("/ready", routes.ready)
-    app.router.add_get("/metrics", routes.metrics)
-    app.router.add_get("/docs", routes.docs)
-    app.router.add_get("/models", routes.models)
+    for path, route in routes.items():
+        app.router.add_get(path, route)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
     await runner.setup()
     try:
@@ -72,7 +50,6 @@ async def serve_http(host: str, port: int, probes: Probes) -> AsyncIterator[int]
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket; ``::`` takes IPv4 too, and where there is no IPv6 it means all of IPv4."""
     try:
         if host == "::":
             if socket.has_dualstack_ipv6():
@@ -86,43 +63,22 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from exc
 
 
-class _Routes:
-    def __init__(self, probes: Probes) -> None:
-        self._probes = probes
+def json_answer(value: object, status: int = 200) -> web.Response:
+    """A JSON document."""
+    return web.Response(body=dump_json(value), status=status, content_type="application/json")
 
-    async def health(self, _: web.Request) -> web.Response:
-        """200 once it was warm, 500 before."""
-        warm = self._probes.was_warm()
-        return _json(
-            {"version": version("comfybus"), "status": "healthy" if warm else "not healthy"}, 200 if warm else 500
-        )
 
-    async def ready(self, _: web.Request) -> web.Response:
-        """200 while requests can be taken and answered, else 503 with the reason."""
-        health = self._probes.ready()
-        body = {"version": version("comfybus"), "status": "ready" if health.ok else "not ready"}
-        if not health.ok:
-            body["reason"] = health.reason
-        return _json(body, 200 if health.ok else 503)
+def readiness_answer(health: Health) -> web.Response:
+    """200, or 503 with the reason."""
+    body = {"version": version("comfybus"), "status": "ready" if health.ok else "not ready"}
+    return json_answer(body if health.ok else {**body, "reason": health.reason}, 200 if health.ok else 503)
 
-    async def metrics(self, request: web.Request) -> web.Response:
-        """OpenMetrics, or Prometheus' older text for who asks for that alone."""
-        body, content_type = self._probes.metrics.exposition(request.headers.get("Accept", ""))
+
+def metrics_route(metrics: Exposition) -> Route:
+    """OpenMetrics, or Prometheus' older text for who asks for that alone."""
+
+    async def answer(request: web.Request) -> web.Response:
+        body, content_type = metrics.exposition(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    async def docs(self, _: web.Request) -> web.Response:
-        """The AsyncAPI document with this worker's channel names and workflows."""
-        prefix, workflows = self._probes.topic_prefix, self._probes.workflows()
-        text = await anyio.to_thread.run_sync(asyncapi_yaml, prefix, workflows)
-        return web.Response(text=text, content_type="application/yaml")
-
-    async def models(self, _: web.Request) -> web.Response:
-        """Model type to names, as ComfyUI has them now."""
-        try:
-            return _json(await self._probes.models(), 200)
-        except ComfyUnavailable as exc:
-            return _json({"error": str(exc), "code": exc.code}, 503)
-
-
-def _json(value: object, status: int) -> web.Response:
-    return web.Response(body=dump_json(value), status=status, content_type="application/json")
+    return answer

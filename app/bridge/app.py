@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from app.errors import ConfigurationError
 from app.settings import Settings
 from app.settings.bridge import bridge_config
 from app.settings.tracing import tracing_config
+from app.signals import stop_on_signal
 from app.storage.guard import Guard
 from app.storage.proxies import Proxies
 from app.tracing.sdk import open_tracer
@@ -54,7 +54,7 @@ async def run_bridge(settings: Settings) -> None:
     """
     config = bridge_config(settings)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(RESOLVING_THREADS, "resolve"))
-    async with _signals() as stop, AsyncExitStack() as stack:
+    async with stop_on_signal(log) as stop, AsyncExitStack() as stack:
         bus, objects = webhook_bus(settings, config)
         results = Results(
             config.storage,
@@ -85,26 +85,6 @@ def _warn(config: BridgeConfig) -> None:
         log.warning("WEBHOOK_SECRET is not set: webhooks go out without a signature")
     elif config.signer.bare:
         log.warning("WEBHOOK_SECRET has the bare form of comfyui-api, which is decoded unchecked; use whsec_<base64>")
-
-
-@asynccontextmanager
-async def _signals() -> AsyncIterator[anyio.Event]:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process at once, as the first would have."""
-    stop = anyio.Event()
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-
-        async def listen() -> None:
-            async for received in signals:
-                if stop.is_set():
-                    signal.signal(received, signal.SIG_DFL)
-                    signal.raise_signal(received)
-                log.info("asked to end", signal=signal.Signals(received).name)
-                stop.set()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listen)
-            yield stop
-            tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

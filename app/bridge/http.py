@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 
-import structlog
 from aiohttp import web
 
 from app.bridge.metrics import BridgeMetrics
-from app.http import _listen
+from app.http import json_answer, metrics_route, readiness_answer, serve
 from brokers.base import Health
-from schemas.base import dump_json
 
 __all__ = ["serve_probes"]
 
-log = structlog.get_logger("comfybus.http")
 
-
-@asynccontextmanager
-async def serve_probes(host: str, port: int, ready: Callable[[], Health], metrics: BridgeMetrics) -> AsyncIterator[int]:
+def serve_probes(
+    host: str, port: int, ready: Callable[[], Health], metrics: BridgeMetrics
+) -> AbstractAsyncContextManager[int]:
     """Serve ``/health``, ``/ready`` and ``/metrics`` until the block ends; yields the port.
 
     Raises:
@@ -28,32 +25,9 @@ async def serve_probes(host: str, port: int, ready: Callable[[], Health], metric
     """
 
     async def health(_: web.Request) -> web.Response:
-        return _json({"version": version("comfybus"), "status": "healthy"}, 200)
+        return json_answer({"version": version("comfybus"), "status": "healthy"})
 
     async def readiness(_: web.Request) -> web.Response:
-        state = ready()
-        body = {"version": version("comfybus"), "status": "ready" if state.ok else "not ready"}
-        return _json(body if state.ok else {**body, "reason": state.reason}, 200 if state.ok else 503)
+        return readiness_answer(ready())
 
-    async def exposition(request: web.Request) -> web.Response:
-        body, content_type = metrics.exposition(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
-
-    app = web.Application()
-    app.router.add_get("/health", health)
-    app.router.add_get("/ready", readiness)
-    app.router.add_get("/metrics", exposition)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
-    await runner.setup()
-    try:
-        site = web.SockSite(runner, _listen(host, port))
-        await site.start()
-        bound = int(runner.addresses[0][1])
-        log.info("listening", host=host, port=bound)
-        yield bound
-    finally:
-        await runner.cleanup()
-
-
-def _json(value: object, status: int) -> web.Response:
-    return web.Response(body=dump_json(value), status=status, content_type="application/json")
+    return serve(host, port, {"/health": health, "/ready": readiness, "/metrics": metrics_route(metrics)})

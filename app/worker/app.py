@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
-import anyio
 import structlog
 
-from app.http import serve_http
 from app.logs import hide_in_logs
 from app.settings import Settings
 from app.settings.parts import storage_config
 from app.settings.setup import setup_config, warm_up_prompt
 from app.settings.tracing import tracing_config
 from app.setup.installation import installation
+from app.signals import stop_on_signal
 from app.tracing.sdk import open_tracer
 from app.worker.broker import keep_letters, make_bus
+from app.worker.http import serve_http
 from app.worker.worker import Worker
 
 __all__ = ["run_worker"]
@@ -36,7 +34,7 @@ async def run_worker(settings: Settings) -> None:
         BrokerError: The broker cannot be reached or is unfit.
     """
     hide_in_logs(storage_config(settings).secrets())
-    async with _signals() as stop, AsyncExitStack() as stack:
+    async with stop_on_signal(log) as stop, AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
         bus = await stack.enter_async_context(make_bus(settings).open())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfybus-")))
@@ -54,23 +52,3 @@ async def run_worker(settings: Settings) -> None:
         log.info("worker starts", worker=settings.worker, comfyui=settings.comfy_url, port=port)
         await worker.run()
     log.info("worker ended")
-
-
-@asynccontextmanager
-async def _signals() -> AsyncIterator[anyio.Event]:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process at once, as the first would have."""
-    stop = anyio.Event()
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-
-        async def listen() -> None:
-            async for received in signals:
-                if stop.is_set():
-                    signal.signal(received, signal.SIG_DFL)
-                    signal.raise_signal(received)
-                log.info("asked to end", signal=signal.Signals(received).name)
-                stop.set()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listen)
-            yield stop
-            tasks.cancel_scope.cancel()

@@ -20,7 +20,6 @@ from app.comfy.process import Supervisor
 from app.comfy.run import Runs
 from app.comfy.watch import Watch
 from app.errors import ComfybusError, ComfyUnavailable
-from app.http import Probes
 from app.images import Converter
 from app.metrics import Metrics
 from app.prepare.prepare import Folders
@@ -40,6 +39,7 @@ from app.worker.control import Control
 from app.worker.downloads import Downloads, ModelPlaces
 from app.worker.events import EventMaker
 from app.worker.gauges import Surroundings, watch_bus, watch_comfyui
+from app.worker.http import Probes
 from app.worker.inputs import RequestInputs, make_inputs, resolve_reference
 from app.worker.intake import Intake
 from app.worker.job import Job
