@@ -13,6 +13,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from schemas.base import WrongField, load_json, timestamp
@@ -28,6 +29,7 @@ __all__ = [
     "prompt_id",
     "terminal_event_id",
     "traceparent_of",
+    "tracestate_of",
     "usable_id",
 ]
 
@@ -35,7 +37,11 @@ __all__ = [
 LARGEST_REFERENCE_BYTES = 64 * 1024 * 1024
 
 _NAMESPACE = uuid.UUID("5a3c5f0e-53a4-5d0c-9a0f-0c6f1d7f2f5b")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+# Values stand for one byte of a message, but take up to 70 in memory, and reading them holds up the loop.
+_MOST_VALUES = 500_000
+# Both go into the headers of every event of the prompt, which brokers bound: neither may be of any length.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{0,128})?")
+_TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 _STRUCTURED = "application/cloudevents+json"
 
 
@@ -77,18 +83,25 @@ def traceparent_of(headers: Mapping[str, str]) -> str | None:
     return value if value is not None and _TRACEPARENT.fullmatch(value) else None
 
 
+def tracestate_of(headers: Mapping[str, str]) -> str | None:
+    """The trace state among headers, unless it is longer than everybody has to carry on (512 characters) or no text."""
+    value = _header(headers, "tracestate")
+    return value if value is not None and _TRACESTATE.fullmatch(value) else None
+
+
 def open_envelope(body: bytes, headers: Mapping[str, str]) -> Envelope:
     """Decode a message body in any of its three forms.
 
     Raises:
-        WrongField: The body is no JSON, or a structured event without usable ``data``.
+        WrongField: The body is no JSON, holds more than half a million values, or is a structured event without usable
+            ``data``.
     """
     found = attributes(headers)
     trace = traceparent_of(headers)
-    state = _header(headers, "tracestate")
+    state = tracestate_of(headers)
     if not body and "dataref" in found:
         return Envelope(None, found, trace, state)
-    document = load_json(body)
+    document = _load(body)
     content_type = (_header(headers, "content-type") or "").partition(";")[0].strip().lower()
     if content_type == _STRUCTURED or _looks_structured(document):
         data = _structured_data(document)
@@ -97,6 +110,13 @@ def open_envelope(body: bytes, headers: Mapping[str, str]) -> Envelope:
         trace = trace or traceparent_of(inner)
         return Envelope(data, found, trace, state)
     return Envelope(document, found, trace, state)
+
+
+def _load(body: bytes) -> Any:
+    """Decode a body whose values are few enough to be held; commas and brackets of its texts count too."""
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise WrongField("", f"it holds more than {_MOST_VALUES} values; send less")
+    return load_json(body)
 
 
 def _looks_structured(document: Any) -> bool:
@@ -113,7 +133,7 @@ def _structured_data(document: Any) -> Any:
             body = base64.b64decode(encoded.encode(), validate=True)
         except binascii.Error as exc:
             raise WrongField("data_base64", "it is not base64") from exc
-        return load_json(body)
+        return _load(body)
     if isinstance(document.get("dataref"), str):
         return None
     raise WrongField("data", "the structured CloudEvent carries no data")
@@ -132,6 +152,7 @@ def derived_id(*origin: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, "\x1f".join(("request", *origin))))
 
 
+@lru_cache(maxsize=1024)
 def prompt_id(request_id: str, replay: int, attempt: int) -> str:
     """ComfyUI's prompt id of one attempt: a canonical UUIDv5, so that any worker can find the run again."""
     return str(uuid.uuid5(_NAMESPACE, "\x1f".join(("prompt", request_id, str(replay), str(attempt)))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, model_validator
@@ -84,9 +84,15 @@ def _rfc3339(value: Any) -> Any:
     if not _RFC3339.fullmatch(value):
         raise wrong
     try:
-        return datetime.fromisoformat(value.upper())
+        moment = datetime.fromisoformat(value.upper())
     except ValueError as exc:
         raise wrong from exc
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        # Its offset carries it out of the calendar: as far off as that goes.
+        return datetime.min.replace(tzinfo=UTC) if moment.year == 1 else datetime.max.replace(tzinfo=UTC)
+    return moment
 
 
 class PromptOptions(Strict):

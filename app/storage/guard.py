@@ -35,6 +35,8 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 # Anycast of 6to4 relays (withdrawn, RFC 7526), and AS112.
 _IPV4_NOT_GLOBAL: Final = tuple(IPv4Network(network) for network in ("192.88.99.0/24", "192.31.196.0/24"))
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_LONGEST_LABEL: Final = 63
+_LONGEST_HOST: Final = 254
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -111,7 +113,7 @@ class Guard:
             Fault: It must not be reached; not passing.
         """
         host = url.host
-        if url.scheme not in _DEFAULT_PORTS or not host or url.port is None or _CONTROL.search(host):
+        if url.scheme not in _DEFAULT_PORTS or not host or url.port is None or not _is_host(url.raw_host or ""):
             raise Fault("it is no http:// or https:// URL with a host; correct it", passing=False)
         if self._names(host, url.port):
             return
@@ -152,7 +154,10 @@ class GuardedResolver(AbstractResolver):
             ForbiddenAddress: One of the addresses must not be reached.
             OSError: The name does not resolve.
         """
-        found = await self._resolver.resolve(host, port, family)
+        try:
+            found = await self._resolver.resolve(host, port, family)
+        except UnicodeError as exc:
+            raise OSError(f"{host[:100]} is no name that could resolve") from exc
         for one in found:
             if not self._guard.allows(host, port, ipaddress.ip_address(one["host"].partition("%")[0])):
                 raise ForbiddenAddress(host)
@@ -181,6 +186,14 @@ def _plain(host: str) -> str:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(address)
+
+
+def _is_host(host: str) -> bool:
+    """Whether a name could resolve: no control characters, and parts of the length that DNS and its encoder take."""
+    # A colon stands in literal addresses only, which have no such parts.
+    labels = () if ":" in host else host.removesuffix(".").split(".")
+    fits = all(0 < len(label) <= _LONGEST_LABEL for label in labels)
+    return fits and len(host) <= _LONGEST_HOST and _CONTROL.search(host) is None
 
 
 def _literal(host: str) -> Address | None:

@@ -21,6 +21,9 @@ _SHORTEST: Final = 4
 # A value that long in a query is taken for a key or a signature whatever its parameter is called.
 _LONG_VALUE: Final = 16
 
+# Nobody has so many secrets by accident. Looking for each of them in a whole graph would hold up the worker.
+_MOST_EXACT: Final = 2048
+
 _VERBATIM: Final = ("s3", "nats")
 
 # Every repetition is bounded or ends at the next character that cannot belong to it: linear on hostile text.
@@ -88,11 +91,13 @@ class Scrubber:
 
     Exact values are those of its credentials, of ``extra`` (the operator's), and those that ``learn`` found in its
     URLs; they are found also percent-encoded and JSON-escaped. Values under four characters are masked only where they
-    are the whole text. In URLs user info goes and every query value is masked. Linear in the length of the text.
+    are the whole text. In URLs user info goes and every query value is masked. Linear in the length of the text; of a
+    request with thousands of secrets neither JSON nor long texts are shown at all.
     """
 
     def __init__(self, credentials: Sequence[Credential] | None = None, *, extra: Iterable[str] = ()) -> None:
-        self._exact: list[str] = []
+        self._exact: set[str] = set()
+        self._found: re.Pattern[str] | None = None
         self._add(value for credential in credentials or () for value in auth_secrets(credential.auth))
         self._add(extra)
 
@@ -108,15 +113,15 @@ class Scrubber:
             return MASK
         if "://" in text:
             text = _URL.sub(lambda found: _masked_url(found.group()), text)
-        for value in self._exact:
-            if len(value) >= _SHORTEST:
-                text = text.replace(value, MASK)
+        text = self._without_exact(text)
         for shape in _SHAPES:
             text = shape.sub(rf"\g<1>{MASK}", text)
         return text
 
     def json(self, value: Any) -> Any:
         """A JSON value without secrets in its strings and keys; nothing is changed in place."""
+        if len(self._exact) > _MOST_EXACT and isinstance(value, str | Mapping | list | tuple):
+            return MASK if isinstance(value, str) else {} if isinstance(value, Mapping) else []
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -125,14 +130,25 @@ class Scrubber:
             return [self.json(item) for item in value]
         return value
 
+    def _without_exact(self, text: str) -> str:
+        if len(self._exact) > _MOST_EXACT:
+            if len(text) > _LONGEST_URL:
+                return MASK
+            for value in sorted(self._exact, key=len, reverse=True):
+                text = text.replace(value, MASK) if len(value) >= _SHORTEST else text
+            return text
+        if self._found is None:
+            # The longest first, so that a secret that begins with another leaves no rest.
+            values = sorted((value for value in self._exact if len(value) >= _SHORTEST), key=len, reverse=True)
+            self._found = re.compile("|".join(map(re.escape, values)) or r"(?!)")
+        return self._found.sub(MASK, text)
+
     def _add(self, values: Iterable[str]) -> None:
-        found = set(self._exact)
         for value in values:
-            if value:
-                found |= {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
-                found.add(json.dumps(value, ensure_ascii=False)[1:-1])
-        # The longest first, so that a secret that contains another leaves no rest.
-        self._exact = sorted(found, key=len, reverse=True)
+            if value and value not in self._exact:
+                self._exact |= {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
+                self._exact.add(json.dumps(value, ensure_ascii=False)[1:-1])
+                self._found = None
 
 
 def _masked_url(url: str) -> str:

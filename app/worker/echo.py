@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from app.storage.secrets import Scrubber
 from schemas.events import FailedNode
 from schemas.prompt import HttpUpload
 
 __all__ = ["Echo"]
+
+
+# A sentence and a place are for people; names in a request, and what ComfyUI says of them, may be of any length.
+_LONGEST_SENTENCE: Final = 4096
+_LONGEST_PLACE: Final = 512
 
 
 class Echo:
@@ -21,6 +26,18 @@ class Echo:
     def text(self, text: str) -> str:
         """A sentence."""
         return self._scrubber.text(text)
+
+    def sentence(self, text: str) -> str:
+        """What went wrong; of a long one the beginning and the end, which has the cure."""
+        text = self.text(text)
+        half = _LONGEST_SENTENCE // 2
+        return text if len(text) <= _LONGEST_SENTENCE else f"{text[:half]} … {text[-half:]}"
+
+    def place(self, location: str | None) -> str | None:
+        """The field at fault."""
+        if location is None or len(location) <= _LONGEST_PLACE:
+            return location
+        return f"{location[: _LONGEST_PLACE - 1]}…"
 
     def json(self, value: Any) -> Any:
         """A graph, an input, node errors."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app.errors import InvalidRequest, PromptError, Undecodable
 from brokers.base import RequestKey, RequestOrigin
 from schemas.base import WrongField
-from schemas.envelope import attributes, derived_id, open_envelope, traceparent_of, usable_id
+from schemas.envelope import attributes, derived_id, open_envelope, traceparent_of, tracestate_of, usable_id
 from schemas.prompt import Graph, PromptOptions, PromptRequest, parse_request
 
 __all__ = ["Intake", "read_delivery"]
@@ -120,8 +120,7 @@ def _trace(headers: Mapping[str, str]) -> dict[str, str]:
     trace = {}
     if parent := traceparent_of(headers):
         trace["traceparent"] = parent
-        state = next((value for name, value in headers.items() if name.lower() == "tracestate"), None)
-        if state:
+        if state := tracestate_of(headers):
             trace["tracestate"] = state
     return trace
 

@@ -285,9 +285,9 @@ class Performer:
         return PromptFailed(
             **job.common,
             **redact.echo(job.intake.echo),
-            error=redact.text(str(error)),
+            error=redact.sentence(str(error)),
             code=error.code,
-            location=error.location,
+            location=redact.place(error.location),
             node=redact.node(error.node),
             node_errors=redact.json(error.node_errors),
             retryable=error.retryable,

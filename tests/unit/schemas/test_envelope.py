@@ -116,6 +116,9 @@ def test_a_reference_beside_a_body_does_not_hide_it() -> None:
         f" {TRACE}",
         f"{TRACE}\n",
         "00-" + "g" * 32 + TRACE[35:],
+        f"{TRACE}-{'a' * 129}",
+        f"{TRACE}-a\rX: b",
+        f"{TRACE}-é",
     ],
 )
 def test_a_malformed_trace_parent_is_ignored(wrong: str) -> None:
@@ -128,6 +131,25 @@ def test_a_trace_parent_is_taken_in_any_case_of_its_name() -> None:
     """Header names are case-insensitive; its companion comes along."""
     envelope = open_envelope(BODY, {"TraceParent": TRACE, "TraceState": "a=b"})
     assert (envelope.traceparent, envelope.tracestate) == (TRACE, "a=b")
+
+
+@pytest.mark.parametrize("state", ["", "x" * 513, "a=b\nX: c", "a=é"])
+def test_a_trace_state_that_no_header_should_carry_is_left_out(state: str) -> None:
+    """It goes into every event of the prompt: what is too long for headers would keep them from being sent."""
+    assert open_envelope(BODY, {"traceparent": TRACE, "tracestate": state}).tracestate is None
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"1", b'""'], ids=["objects", "lists", "numbers", "texts"])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_body_of_millions_of_values_is_not_decoded(value: bytes, encoded: bool) -> None:
+    """A few megabytes of brackets would take gigabytes; text of any length is no such thing."""
+    body = b'{"prompt": [' + b",".join([value] * 600_000) + b"]}"
+    if encoded:
+        body = json.dumps({"specversion": "1.0", "data_base64": base64.b64encode(body).decode()}).encode()
+    with pytest.raises(WrongField, match="500000 values"):
+        open_envelope(body, STRUCTURED if encoded else {})
+    picture = json.dumps({"prompt": {"1": {"inputs": {"image": "iVBOR" * 1_000_000}}}}).encode()
+    assert open_envelope(picture, {}).document
 
 
 def test_a_derived_id_is_stable_and_differs_by_place() -> None:

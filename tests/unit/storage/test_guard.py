@@ -91,6 +91,27 @@ def test_literals_are_refused(url: str) -> None:
         assert not caught.value.passing
 
 
+@pytest.mark.parametrize("host", ["a..b", ".a", "x" * 64 + ".example", "a." * 130 + "example"])
+def test_names_that_cannot_resolve_are_refused_for_good(host: str) -> None:
+    """What the encoder of names would choke on is a fault of the URL, not one of ours."""
+    with pytest.raises(Fault) as caught:
+        Guard().check_url(URL(f"http://{host}/a.png"))
+    assert not caught.value.passing
+
+
+@pytest.mark.anyio
+async def test_a_resolver_knows_only_errors_of_the_network() -> None:
+    """A name that Python cannot even encode does not resolve, like any other that does not."""
+    with pytest.raises(OSError, match="no name that could resolve"):
+        await GuardedResolver(Guard()).resolve("a..b", 80)
+
+
+@pytest.mark.parametrize("host", ["a", "a.b.", "x" * 63 + ".example", "my_host", "[2606:4700::1111]", "1.1.1.1"])
+def test_unusual_names_are_left_to_the_resolver(host: str) -> None:
+    """A dot at the end, an underscore, the longest label, and public addresses are fine."""
+    Guard().check_url(URL(f"http://{host}/"))
+
+
 def test_names_behind_a_proxy() -> None:
     """Through a proxy the names of this machine are refused by their text, and others are the proxy's business."""
     for url in ("http://localhost/", "http://LOCALHOST./", "http://x.localhost:80/"):
