@@ -10,6 +10,7 @@ import structlog
 
 from brokers.base import BrokerError, BrokerRefused
 from brokers.channels import Channel
+from brokers.kafka.creating import create_topics
 from brokers.kafka.errors import doing
 from brokers.kafka.layout import DEFAULT_LIMIT_BYTES, LETTER_ROOM_BYTES, Wanted, wanted_topics
 from brokers.kafka.library import ConfigResource, ConfigResourceType, NewTopic
@@ -22,7 +23,6 @@ MAX_MESSAGE_BROKER = "message.max.bytes"
 ANSWER_WITHIN_S = 20.0
 CREATED_WITHIN_S = 15.0
 PAUSE_S = 0.1
-TOPIC_EXISTS = 36
 NO_ERROR = 0
 
 log = structlog.get_logger("comfybus.kafka")
@@ -74,28 +74,27 @@ class Declaration:
         }
 
     async def _create(self, missing: list[Wanted]) -> None:
-        brokers = await self._link.brokers()
-        limit = await self._request_limit(missing)
-        topics = [
-            NewTopic(
-                wanted.name, wanted.partitions, wanted.replicas(brokers), topic_configs=wanted.configs(brokers, limit)
-            )
-            for wanted in missing
-        ]
-        with doing("create topics"), anyio.fail_after(ANSWER_WITHIN_S):
-            response = await self._link.admin.create_topics(topics)
-        failed = {
-            name: message for name, code, message in response.topic_errors if code not in (NO_ERROR, TOPIC_EXISTS)
-        }
+        async def make(brokers: int) -> list[NewTopic]:
+            limit = await self._request_limit(missing)
+            return [
+                NewTopic(
+                    wanted.name,
+                    wanted.partitions,
+                    wanted.replicas(brokers),
+                    topic_configs=wanted.configs(brokers, limit),
+                )
+                for wanted in missing
+            ]
+
+        failed = await create_topics(self._link, make)
         for wanted in missing:
             if wanted.name not in failed:
                 log.info("topic created", topic=wanted.name, partitions=wanted.partitions)
         if failed:
             why = next((message for message in failed.values() if message), "not allowed")
             raise BrokerRefused(
-                f"these topics are missing in Kafka and may not be created ({why.strip().rstrip('.')}): "
-                f"{', '.join(sorted(failed))}; create them, or grant CREATE on topics that begin with "
-                f"{self._link.names.prefix!r}"
+                f"these topics are missing in Kafka and may not be created ({why}): {', '.join(sorted(failed))}; "
+                f"create them, or grant CREATE on topics that begin with {self._link.names.prefix!r}"
             )
 
     async def _request_limit(self, missing: list[Wanted]) -> int:
@@ -138,7 +137,7 @@ async def _broker_limit(link: Link) -> int:
         for broker in brokers
     ]
     found = await _configs(link, wanted)
-    return min(int(values[MAX_MESSAGE_BROKER]) for values in found.values())
+    return min((int(values[MAX_MESSAGE_BROKER]) for values in found.values()), default=DEFAULT_LIMIT_BYTES)
 
 
 async def _configs(link: Link, wanted: list[Any]) -> dict[str, Mapping[str, str]]:

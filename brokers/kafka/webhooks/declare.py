@@ -9,6 +9,7 @@ import structlog
 
 from brokers.base import BrokerError, BrokerRefused
 from brokers.kafka.config import KafkaConfig
+from brokers.kafka.creating import create_topics
 from brokers.kafka.declare import MAX_MESSAGE, topic_limits
 from brokers.kafka.errors import doing
 from brokers.kafka.layout import DEFAULT_LIMIT_BYTES, REPLICAS, Wanted, wanted_topics
@@ -22,7 +23,7 @@ POLICY = "cleanup.policy"
 ANSWER_WITHIN_S = 20.0
 CREATED_WITHIN_S = 15.0
 PAUSE_S = 0.1
-NO_ERROR, TOPIC_EXISTS = 0, 36
+NO_ERROR = 0
 
 log = structlog.get_logger("comfybus.kafka")
 
@@ -57,30 +58,34 @@ async def declare(link: Link, config: KafkaConfig) -> Facts:
 
 
 async def _create(link: Link, own: WebhookTopics, read: list[Wanted], found: TopicFacts) -> None:
-    brokers = await link.brokers()
-    replicas = min(REPLICAS, brokers)
-    topics = [
-        NewTopic(wanted.name, wanted.partitions, replicas, topic_configs=wanted.configs(brokers, DEFAULT_LIMIT_BYTES))
-        for wanted in read
-    ]
     results = [wanted.name for wanted in wanted_topics(link.config) if wanted.name in found]
-    largest = max((await _limits(link, results)).values(), default=DEFAULT_LIMIT_BYTES)
-    settings = {"message.timestamp.type": "LogAppendTime", MAX_MESSAGE: str(largest + ROOM_BYTES)}
-    if brokers >= REPLICAS:
-        settings["min.insync.replicas"] = str(REPLICAS - 1)
-    for name, (partitions, special) in own.wanted().items():
-        if name not in found:
-            topics.append(NewTopic(name, partitions, replicas, topic_configs={**settings, **special}))
-    with doing("create topics"), anyio.fail_after(ANSWER_WITHIN_S):
-        response = await link.admin.create_topics(topics)
-    failed = {name: text for name, code, text in response.topic_errors if code not in (NO_ERROR, TOPIC_EXISTS)}
+
+    async def make(brokers: int) -> list[NewTopic]:
+        replicas = min(REPLICAS, brokers)
+        topics = [
+            NewTopic(
+                wanted.name, wanted.partitions, replicas, topic_configs=wanted.configs(brokers, DEFAULT_LIMIT_BYTES)
+            )
+            for wanted in read
+        ]
+        largest = max((await _limits(link, results)).values(), default=DEFAULT_LIMIT_BYTES)
+        settings = {"message.timestamp.type": "LogAppendTime", MAX_MESSAGE: str(largest + ROOM_BYTES)}
+        if brokers >= REPLICAS:
+            settings["min.insync.replicas"] = str(REPLICAS - 1)
+        return topics + [
+            NewTopic(name, partitions, replicas, topic_configs={**settings, **special})
+            for name, (partitions, special) in own.wanted().items()
+            if name not in found
+        ]
+
+    failed = await create_topics(link, make)
     if failed:
-        why = next((text for text in failed.values() if text), "not allowed").strip().rstrip(".")
+        why = next((text for text in failed.values() if text), "not allowed")
         raise BrokerRefused(
             f"these topics are missing in Kafka and may not be created ({why}): {', '.join(sorted(failed))}; create "
             f"them (docs/webhooks.md says how), or grant CREATE on topics that begin with {own.names.prefix!r}"
         )
-    log.info("topics created", topics=sorted(topic.name for topic in topics))
+    log.info("topics created", topics=sorted({*(wanted.name for wanted in read), *own.wanted()} - set(found)))
 
 
 async def _until_seen(link: Link, needed: set[str]) -> TopicFacts:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -16,7 +18,7 @@ from brokers.channels import Channel, Names
 from brokers.kafka import KafkaBus, KafkaClient, KafkaConfig
 from tests.support.broker_harness import answer, take, take_claimed
 from tests.support.kafka_harness import KafkaHarness, run_kafka
-from tests.support.kafka_server import PASSWORD, STRANGER, USER, Kafka, require_kafka
+from tests.support.kafka_server import PASSWORD, STRANGER, USER, Kafka, KafkaServer, require_kafka
 
 pytestmark = pytest.mark.anyio
 
@@ -151,6 +153,45 @@ async def test_what_is_missing_and_may_not_be_created_stands_in_one_line(bare: K
     assert all(names.topic(channel) in str(refused.value) for channel in Channel)
     assert "grant CREATE" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.timeout(300)
+async def test_topics_are_created_when_a_kafka_that_was_paused_is_whole_again(bare: Kafka) -> None:
+    """It answers before its broker counts as living again, and refuses topics until then: nobody lacks a right."""
+    require_kafka(own=True)
+    for round_number in range(3):
+        process = bare.server.process
+        assert process is not None
+        process.signal(signal.SIGSTOP)
+        try:
+            # Longer than its broker's session.
+            await anyio.sleep(4)
+        finally:
+            process.signal(signal.SIGCONT)
+        names = Names(f"{bare.prefix}.{round_number}")
+        async with KafkaBus(config(bare, names=names, first_connection_s=60)).open() as bus:
+            assert names.topic(Channel.REQUEST) in await bus.link.topics()
+
+
+@pytest.mark.timeout(400)
+async def test_a_kafka_that_is_never_whole_is_unavailable_and_refuses_nothing(tmp_path: Path) -> None:
+    """No broker of it lives for more than a second: that is what is said, and no right is asked for."""
+    require_kafka(own=True)
+    lifeless = {"broker.heartbeat.interval.ms": "300000", "broker.session.timeout.ms": "1000"}
+    server = KafkaServer(tmp_path / "kafka", extra=lifeless)
+    await anyio.to_thread.run_sync(server.launch)
+    try:
+        with pytest.raises(BrokerUnavailable) as told, anyio.fail_after(300):
+            # It lives for a moment after its start, in which topics can be created.
+            for number in range(20):
+                settings = config(
+                    Kafka(), servers=(server.bootstrap,), names=Names(f"n{number}"), first_connection_s=100
+                )
+                async with KafkaBus(settings).open():
+                    await anyio.sleep(0.5)
+        assert "grant" not in str(told.value)
+    finally:
+        await anyio.to_thread.run_sync(server.end)
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
