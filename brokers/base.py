@@ -17,6 +17,7 @@ import anyio
 
 from brokers.channels import Channel
 from brokers.counts import BusCounts
+from brokers.lost import Lost
 from brokers.messages import (
     BrokerError,
     BrokerRefused,
@@ -73,7 +74,7 @@ class Delivery(Protocol):
     """
     nearly_done: bool
     """The holder sets it when only outputs have to be stored: a rebalance on Kafka waits a bounded time for it."""
-    lost: anyio.Event
+    lost: Lost
     """Set when the delivery was taken away: stop, publish nothing, ``release`` it.
 
     On Kafka by a rebalance. On NATS when ``store`` finds that an earlier submission of the id has taken the claim over,

@@ -103,5 +103,5 @@ def _location(parts: Sequence[int | str]) -> str:
 
 def timestamp(moment: datetime | None = None) -> str:
     """A moment (default: now) as ISO 8601 in UTC with milliseconds and ``Z``, as every event has it."""
-    moment = (moment or datetime.now(UTC)).astimezone(UTC)
-    return f"{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    moment = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -200,11 +202,17 @@ def _inside(folder: Path | None, ref: OutputRef) -> Path | None:
     if folder is None or ref.filename is None:
         return None
     try:
-        root = folder.resolve(strict=True)
-        path = (root / ref.subfolder / ref.filename).resolve(strict=True)
+        root = _root(folder)
+        path = Path(os.path.realpath(root / ref.subfolder / ref.filename, strict=True))
     except (OSError, ValueError, RuntimeError):
         return None
     return path if path.is_relative_to(root) and path.is_file() else None
+
+
+@cache
+def _root(folder: Path) -> Path:
+    """One of ComfyUI's few folders, symlinks resolved; asked for each file, so once. Raises while it is missing."""
+    return folder.resolve(strict=True)
 
 
 def _shared(folder: Path, ref: OutputRef) -> LocalOutput | Path | None:
@@ -243,9 +251,10 @@ def _unlink_all(folder: Path, refs: Iterable[OutputRef], request_id: str) -> Non
 def _unlink(folder: Path, ref: OutputRef, request_id: str) -> None:
     if _inside(folder, ref) is None:
         return
-    path = folder.resolve(strict=True) / ref.subfolder / str(ref.filename)
+    root = _root(folder)
+    path = root / ref.subfolder / str(ref.filename)
     path.unlink(missing_ok=True)
-    for parent in _own_folders(folder.resolve(strict=True), path, request_id):
+    for parent in _own_folders(root, path, request_id):
         try:
             parent.rmdir()
         except OSError:

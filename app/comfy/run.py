@@ -21,7 +21,7 @@ from app.comfy.history import HistoryEntry
 from app.comfy.line import Line, Place
 from app.comfy.port import refuses_connections
 from app.comfy.watch import Watch
-from app.errors import Cancelled, ComfyUnavailable, ExecutionFailed, OutOfMemory, PromptError, TimedOut
+from app.errors import Cancelled, ComfyUnavailable, ExecutionFailed, OutOfMemory, TimedOut
 from schemas.events import Progress
 
 __all__ = ["Completed", "Ended", "InQueue", "Nowhere", "Run", "Runs", "Where"]
@@ -53,7 +53,10 @@ class Run(Protocol):
         """The try begins: nothing of the worker is ahead of it in ComfyUI. Stored before this returns."""
 
     async def started(self, at_ms: int) -> int:
-        """ComfyUI began to execute it at this moment; returns since when its timeout counts, in the same unit."""
+        """ComfyUI began to execute it at this moment; returns since when its timeout counts, in the same unit.
+
+        The try begins by it if it had not.
+        """
 
     async def note_stop(self, reason: str) -> None:
         """It is about to be interrupted for this reason. Stored before this returns."""
@@ -241,37 +244,29 @@ class Runs:
         return since if since is not None else now
 
     async def _to_the_end(self, run: Run, followed: Followed, place: Place) -> HistoryEntry:
-        outcome: End | PromptError
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._begin_in_turn, run, followed, place)
-                try:
-                    outcome = await self._wait(run, followed)
-                except PromptError as exc:
-                    outcome = exc  # raised outside the group, which would wrap it
-                tasks.cancel_scope.cancel()
+            end = await self._wait(run, followed, place)
         except anyio.get_cancelled_exc_class():
             await self._stop_shielded(run, followed)
             raise
-        if isinstance(outcome, PromptError):
-            raise outcome
-        return self._completed(run, outcome)
+        return self._completed(run, end)
 
-    async def _begin_in_turn(self, run: Run, followed: Followed, place: Place) -> None:
-        await place.first_or_started()
-        if place.is_first or followed.started_ms is not None:
-            await run.begin()
-
-    async def _wait(self, run: Run, followed: Followed) -> End:
+    async def _wait(self, run: Run, followed: Followed, place: Place) -> End:
         """Wait for the end, for as long as the prompt may run and ComfyUI lives.
 
         Raises:
             TimedOut: It ran longer than it may; it was interrupted.
             ComfyUnavailable: ComfyUI is not running any more.
         """
+        await self._while_it_lives(place.first_or_started)
+        if place.is_first and followed.started_ms is None:
+            await run.begin()
         await self._while_it_lives(followed.started.wait)
         if followed.end is not None or followed.started_ms is None:
-            return await self._while_it_lives(followed.wait)
+            end = await self._while_it_lives(followed.wait)
+            if followed.started_ms is not None and not isinstance(end, Succeeded):
+                await run.begin()  # it may be tried again, which has to be charged
+            return end
         since_ms = await run.started(followed.started_ms)
         left_s = since_ms / 1000 + run.timeout_s - time.time()
         with anyio.move_on_after(max(left_s, 0)):

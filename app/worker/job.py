@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
@@ -158,6 +159,8 @@ class Job:
                 else:
                     break
             self.tries = tries
+        # What this found taken away ends here; the next call might be on its way to ComfyUI before it could be stopped.
+        await anyio.lowlevel.checkpoint_if_cancelled()
 
     async def replace(self, tries: Tries) -> None:
         """Put another record in the place of the present one, confirmed."""
@@ -172,6 +175,9 @@ class Job:
         """ComfyUI executes it; see ``Run``."""
         self.executing = True
         self.announce("running")
+        if not self.tries.begun:
+            await self.store(begun=True, started_ms=at_ms)
+            return at_ms
         known = self.tries.started_ms
         # Of an adopted run ComfyUI says only that it runs: the ledger knows since when.
         if known is not None and (self.adopted or at_ms - known <= STARTED_LATE_MS):

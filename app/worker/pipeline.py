@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import anyio
 import structlog
@@ -22,6 +23,7 @@ from app.worker.job import Job
 from app.worker.perform import Complete, HandBack, Performer
 from app.worker.settle import Fail, Retry
 from brokers.base import BrokerError, Bus, Claim, Delivery, Health, RequestKey, RequestOrigin, Tries
+from brokers.lost import Lost
 
 __all__ = ["Pipeline"]
 
@@ -204,7 +206,7 @@ class Pipeline:
         found: Intake | None = None
         problem: BrokerError | None = None
 
-        async def end_with(event: anyio.Event) -> None:
+        async def end_with(event: anyio.Event | Lost) -> None:
             await event.wait()
             tasks.cancel_scope.cancel()
 
@@ -234,10 +236,12 @@ class Pipeline:
             job.stop("cancelled")
         if self._draining.is_set():
             job.stop("drained")
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop_when_lost, job)
+        lost = job.delivery.lost
+        lost.when_set(partial(_taken_away, job))
+        try:
             outcome = await self._performer.perform(job)
-            tasks.cancel_scope.cancel()
+        finally:
+            lost.when_set(None)
         job.outcome = outcome
         match outcome:
             case HandBack():
@@ -251,8 +255,7 @@ class Pipeline:
             case Complete() | Fail():
                 await self._performer.answer(job, outcome)
 
-    @staticmethod
-    async def _stop_when_lost(job: Job) -> None:
-        await job.delivery.lost.wait()
-        log.warning("delivery was taken away", origin=str(job.delivery.origin))
-        job.stop("drained")
+
+def _taken_away(job: Job) -> None:
+    log.warning("delivery was taken away", origin=str(job.delivery.origin))
+    job.stop("drained")

@@ -14,6 +14,7 @@ from brokers.kafka.claims import Answered, fingerprint_of
 from brokers.kafka.headers import Headers
 from brokers.kafka.library import ConsumerRecord
 from brokers.kafka.partition import Partition, Work
+from brokers.lost import Lost
 from brokers.tracker import Finished, Noted
 from schemas.events import RequestSource
 
@@ -38,7 +39,7 @@ class KafkaDelivery:
         self._offset: int = record.offset
         self._key: RequestKey | None = None
         self._settlement: Work | None = None
-        self.lost = anyio.Event()
+        self.lost = Lost()
         self.nearly_done = False
         """A rebalance may wait a little for it; the worker sets this when only its outputs have to be stored."""
         self.redelivered = redelivered

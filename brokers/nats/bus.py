@@ -75,7 +75,7 @@ class NatsBus:
         failure: Exception | None = None
         async with self.link.open({control: self._on_command}):
             await self._declare_first()
-            self.link.on_restored += [self._commands.wake, self._upkeep.look]
+            self.link.on_restored += [self.ledger.look_anew, self._commands.wake, self._upkeep.look]
             async with anyio.create_task_group() as tasks:
                 self._upkeep.start(tasks, self._troubles)
                 try:

@@ -12,6 +12,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from brokers.base import BrokerError, BrokerUnavailable, Claim, Letter, Message, RequestKey, RequestOrigin, Tries
+from brokers.lost import Lost
 from brokers.nats.ledger import ClaimLost, Held, Place
 from brokers.nats.pull import NAK
 from schemas.events import RequestSource
@@ -40,7 +41,7 @@ class NatsDelivery:
         self._link = bus.link
         self._held: Held | None = None
         self._reply: str = message.reply
-        self.lost = anyio.Event()
+        self.lost = Lost()
         self.body: bytes = message.data
         self.headers: Mapping[str, str] = message.headers or {}
         metadata = message.metadata

@@ -12,9 +12,11 @@ returns to a request that was dropped, and the one it names is answered in the e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,6 +33,7 @@ __all__ = ["ClaimLost", "Held", "Ledger", "Place"]
 CONFLICTS = 20
 # Two ways to read the broker's time round it differently.
 SAME_MOMENT = timedelta(milliseconds=1)
+SAME_QUEUE_S = 0.2
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = structlog.get_logger("comfybus.nats.ledger")
@@ -88,6 +91,8 @@ class Ledger:
         self._names: Names = link.names
         self._answers = answers
         self._stream = f"KV_{self._names.ledger_bucket}"
+        self._queue_since: datetime | None = None
+        self._looked = -math.inf
 
     def _subject(self, key: RequestKey) -> str:
         return f"$KV.{self._names.ledger_bucket}.{key.id}.{key.replay}"
@@ -187,10 +192,21 @@ class Ledger:
         return message is not None and place.is_of(message)
 
     async def made_anew_since(self, place: Place) -> bool:
-        """Whether the work queue is a younger one than the request; its sequences then mean other requests."""
-        stream = self._names.request_stream
-        created = await self._link.created("look at the work queue", stream)
-        return created is None or created > place.time
+        """Whether the work queue is a younger one than the request; its sequences then mean other requests.
+
+        Asked for every request that is settled, so one answer serves for ``SAME_QUEUE_S``. To lose a request within
+        that time the queue would have to be deleted, declared anew and filled up to the same sequence, and whoever got
+        that request be killed before its answer.
+        """
+        now = anyio.current_time()
+        if now - self._looked >= SAME_QUEUE_S:
+            self._queue_since = await self._link.created("look at the work queue", self._names.request_stream)
+            self._looked = now
+        return self._queue_since is None or self._queue_since > place.time
+
+    def look_anew(self) -> None:
+        """The server was away: what was known of the work queue may not hold any more."""
+        self._looked = -math.inf
 
     async def _write(self, key: RequestKey, entry: _Entry, revision: int) -> Held:
         body = entry.model_dump_json(exclude_defaults=True).encode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import anyio
 import pytest
 
 from brokers.base import RequestKey, Tries
@@ -12,6 +11,7 @@ from brokers.kafka.claims import Answered
 from brokers.kafka.library import TopicPartition
 from brokers.kafka.partition import AHEAD, Partition, Received, Work
 from brokers.kafka.unreadable import stand_in
+from brokers.lost import Lost
 from brokers.tracker import Finished, Mark, Noted, Tracker
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ class Held:
     def __init__(self, received: Received) -> None:
         self.offset = received.record.offset
         self.redelivered = received.handed_out
-        self.lost = anyio.Event()
+        self.lost = Lost()
 
 
 def partition(mark: Mark | None = None, *offsets: int) -> Partition:
