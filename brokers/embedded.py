@@ -66,9 +66,7 @@ def _version(binary: str) -> tuple[int, ...]:
 
 
 @asynccontextmanager
-async def run_embedded(
-    folder: Path, *, port: int = -1, extra: str = "", binary: Path | None = None
-) -> AsyncIterator[EmbeddedNats]:
+async def run_embedded(folder: Path, *, port: int = -1, extra: str = "") -> AsyncIterator[EmbeddedNats]:
     """Run a server with its state in ``folder`` until the block ends.
 
     It listens on loopback only, on a random port unless one is given, and writes every message to disk before it
@@ -78,7 +76,7 @@ async def run_embedded(
         BrokerRefused: No usable nats-server was found.
         BrokerUnavailable: It did not come up; the sentence carries the end of its log.
     """
-    server = binary if binary is not None else await anyio.to_thread.run_sync(find_server)
+    server = await anyio.to_thread.run_sync(find_server)
     process, log_file = await anyio.to_thread.run_sync(_launch, server, folder, port, extra)
     try:
         url = await _wait_ready(process, folder, log_file)

@@ -74,7 +74,6 @@ class Deliverer:
         schedule: Schedule,
         metrics: BridgeMetrics,
         scratch: Path,
-        clock: Callable[[], float] = time.time,
         trace: Callable[[Record, dict[str, str]], Trace] | None = None,
     ) -> None:
         """Prepare.
@@ -86,7 +85,6 @@ class Deliverer:
             schedule: When to try again.
             metrics: What is counted.
             scratch: A folder for files on their way.
-            clock: Seconds since 1970.
             trace: Traces an attempt that is about to be made with these headers, which it may change.
         """
         self._endpoints = endpoints
@@ -95,7 +93,6 @@ class Deliverer:
         self._schedule = schedule
         self._metrics = metrics
         self._scratch = scratch
-        self._clock = clock
         self._trace = trace
 
     async def attempt(self, share: Share, lane: Lane, item: Item) -> Outcome:
@@ -133,7 +130,7 @@ class Deliverer:
             await anyio.Path(folder).mkdir()
         try:
             payload = await self._results.payload(record, body, folder)
-            headers = await headers_for(record, endpoint, payload, self._clock())
+            headers = await headers_for(record, endpoint, payload, time.time())
             trace = self._trace(record, headers) if self._trace is not None else None
             answer = await self._posters(endpoint).post(endpoint.url, headers, payload)
             if trace is not None:
@@ -149,7 +146,7 @@ class Deliverer:
         return verdict
 
     def _judge(self, answer: Answer, record: Record, *, early: bool) -> Verdict:
-        now = self._clock()
+        now = time.time()
         return judge(answer, record.attempts + (not early), now - record.created_ms / 1000, self._schedule, now)
 
     # --- what is stored of it
@@ -180,7 +177,7 @@ class Deliverer:
         return Outcome(verdict)
 
     async def _give_up(self, share: Share, waiting: Waiting, record: Record, verdict: Verdict) -> None:
-        now_ms = int(self._clock() * 1000)
+        now_ms = int(time.time() * 1000)
         if verdict.kind == "gone":
             note = record.model_copy(update={"reason": verdict.reason}).encode()
             await share.stop(endpoint_mark(self._endpoints.of(record).text), note)
@@ -217,7 +214,7 @@ class Deliverer:
             status=answer.status,
             reason=verdict.reason,
             answer=scrubber.text(answer.excerpt) or None,
-            next_in_s=round(verdict.due_s - self._clock(), 1) if verdict.kind == "retry" else None,
+            next_in_s=round(verdict.due_s - time.time(), 1) if verdict.kind == "retry" else None,
         )
 
 

@@ -46,7 +46,6 @@ class Dispatcher:
         slots: Slots,
         *,
         concurrency: Callable[[Record], int],
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare.
 
@@ -55,13 +54,11 @@ class Dispatcher:
             attempts: Does the deliveries.
             slots: Room for attempts, shared with all other shares.
             concurrency: How many deliveries may go to the endpoint of a record at once.
-            clock: Seconds since 1970.
         """
         self._share = share
         self._attempts = attempts
         self._slots = slots
         self._concurrency = concurrency
-        self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._agenda: list[tuple[float, int, str]] = []
         self._entered: dict[str, float] = {}
@@ -146,7 +143,7 @@ class Dispatcher:
 
     def _begin_all(self, tasks: TaskGroup) -> float:
         """Begin whatever is due; returns how long nothing more will be."""
-        now = self._clock()
+        now = time.time()
         while self._agenda and self._agenda[0][0] <= now:
             begin_at, _, name = heapq.heappop(self._agenda)
             if self._entered.get(name) != begin_at:
@@ -197,7 +194,7 @@ class Dispatcher:
             return
         if verdict.kind == "delivered":
             lane.over(item)
-            lane.answered(self._clock())
+            lane.answered(time.time())
             return
         if verdict.code not in ("unknown_subscription", "body_missing", "refused"):
             lane.failed(unreachable=verdict.unreachable, hold_until_s=verdict.hold_until_s)

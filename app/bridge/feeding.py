@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -31,12 +30,10 @@ class Feeding:
         bus: WebhookBus,
         config: BridgeConfig,
         metrics: BridgeMetrics,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
         self._config = config
         self._metrics = metrics
-        self._clock = clock
 
     async def run(self, feed: Feed, stop: anyio.Event) -> None:
         """Read until asked to stop; an event in hand is finished."""
@@ -67,5 +64,5 @@ class Feeding:
         return found
 
     def _deliveries(self, event: FedEvent) -> list[NewDelivery]:
-        planned = plan(event.body, event.headers, event.origin, self._config, int(self._clock() * 1000))
+        planned = plan(event.body, event.headers, event.origin, self._config, int(time.time() * 1000))
         return [NewDelivery(one.record.id, lane_of(one.record.url), one.record.encode(), one.body) for one in planned]

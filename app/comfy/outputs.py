@@ -117,12 +117,11 @@ class OutputReader:
     Args:
         client: For ``/view``.
         output_dir: ComfyUI's output folder, if it is shared with us.
-        temp_dir: Its temp folder, if that is known too.
     """
 
-    def __init__(self, client: ComfyClient, *, output_dir: Path | None = None, temp_dir: Path | None = None) -> None:
+    def __init__(self, client: ComfyClient, *, output_dir: Path | None = None) -> None:
         self._client = client
-        self._folders = {"output": output_dir, "temp": temp_dir}
+        self._output_dir = output_dir
         self._hashing = anyio.CapacityLimiter(_HASHES_AT_ONCE)
 
     async def fetch(self, ref: OutputRef, scratch: Path) -> LocalOutput:
@@ -140,8 +139,8 @@ class OutputReader:
         """
         if ref.filename is None:
             raise ValueError("a value has no file")
-        if (folder := self._folders.get(ref.folder)) is not None:
-            shared = await anyio.to_thread.run_sync(_shared, folder, ref, limiter=self._hashing)
+        if ref.folder == "output" and self._output_dir is not None:
+            shared = await anyio.to_thread.run_sync(_shared, self._output_dir, ref, limiter=self._hashing)
             if isinstance(shared, LocalOutput):
                 return shared
             if shared is not None:
@@ -177,10 +176,9 @@ class OutputReader:
         Everything else stays: temp files, files of other requests that ComfyUI answered with from its cache, and
         whatever lies outside. Subfolders of the request that became empty go too.
         """
-        folder = self._folders["output"]
         own = [ref for ref in refs if _is_own(ref, request_id)]
-        if folder is not None and own:
-            await anyio.to_thread.run_sync(_unlink_all, folder, own, request_id)
+        if self._output_dir is not None and own:
+            await anyio.to_thread.run_sync(_unlink_all, self._output_dir, own, request_id)
 
 
 def _is_own(ref: OutputRef, request_id: str) -> bool:

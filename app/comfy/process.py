@@ -84,8 +84,6 @@ class Supervisor:
         self._on_start = on_start
         self._on_exit = on_exit
         self._life: _Life | None = None
-        self._came_up = anyio.Event()
-        self._gave_up: ComfybusError | None = None
         self.up = False
         self.starts = 0
         self.pid: int | None = None
@@ -115,20 +113,7 @@ class Supervisor:
                 await anyio.sleep(pause_s)
         except ComfybusError as exc:
             self.trouble = str(exc)
-            self._gave_up = exc
-            self._came_up.set()
             raise
-
-    async def wait_up(self) -> None:
-        """Wait until it is up; the caller sets the deadline.
-
-        Raises:
-            ComfyStartFailed, ComfyEnded: ``run`` has given up.
-        """
-        while not self.up:
-            if self._gave_up is not None:
-                raise type(self._gave_up)(str(self._gave_up))
-            await self._came_up.wait()
 
     async def restart(self, reason: str, *, seen_start: int | None = None) -> None:
         """End the ComfyUI that is up, so that a new one is started; returns when it has ended.
@@ -248,7 +233,6 @@ class Supervisor:
         _log.info("ComfyUI is up", pid=child.pid, start=self.starts, after_s=round(life.up_since_s - life.began_s, 2))
         self.up = True
         self.trouble = None
-        self._came_up.set()
         if self._on_start is not None:
             _call_hook(self._on_start)
         silent = await self._signs.until_it_is_silent()
@@ -257,9 +241,7 @@ class Supervisor:
 
     def _went_down(self, trouble: str | None) -> None:
         self.trouble = trouble or self.trouble
-        if self.up:
-            self.up = False
-            self._came_up = anyio.Event()
+        self.up = False
 
 
 async def _first_of(*waits: Callable[[], Awaitable[_T]]) -> _T:

@@ -55,10 +55,9 @@ class Choice:
 class _Kept(Generic[T]):
     """One answer of ComfyUI with an age; who asks while it is under way waits for the same one."""
 
-    def __init__(self, ask: Callable[[], Awaitable[T]], keep_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[T]], keep_s: float) -> None:
         self._ask = ask
         self._keep_s = keep_s
-        self._clock = clock
         self._answer: T | None = None
         self._asked_at = 0.0
         self._forgotten = 0
@@ -66,8 +65,8 @@ class _Kept(Generic[T]):
 
     async def get(self) -> T:
         async with self._lock:
-            if self._answer is None or self._clock() - self._asked_at > self._keep_s:
-                asked_at, forgotten = self._clock(), self._forgotten
+            if self._answer is None or time.monotonic() - self._asked_at > self._keep_s:
+                asked_at, forgotten = time.monotonic(), self._forgotten
                 answer = await self._ask()
                 if forgotten != self._forgotten:
                     # Asked before ComfyUI started anew or got a model: good for this caller, not for later ones.
@@ -83,10 +82,10 @@ class _Kept(Generic[T]):
 class Catalogue:
     """Node classes, model files and model folders of one ComfyUI. Methods raise ``ComfyUnavailable``."""
 
-    def __init__(self, comfy: ComfyView, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._nodes = _Kept(comfy.object_info, _NODES_KEEP_S, clock)
-        self._models = _Kept(comfy.models, _MODELS_KEEP_S, clock)
-        self._folders = _Kept(comfy.model_folders, _NODES_KEEP_S, clock)
+    def __init__(self, comfy: ComfyView) -> None:
+        self._nodes = _Kept(comfy.object_info, _NODES_KEEP_S)
+        self._models = _Kept(comfy.models, _MODELS_KEEP_S)
+        self._folders = _Kept(comfy.model_folders, _NODES_KEEP_S)
 
     def models_added(self) -> None:
         """Ask for the model files anew."""

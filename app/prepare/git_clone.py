@@ -24,6 +24,7 @@ from schemas.credentials import BasicAuth, BearerAuth, Credential
 __all__ = ["GitClone", "split_revision"]
 
 _LOOK_S: Final = 2.0
+_DEADLINE_S: Final = 3600.0
 _POINTER: Final = b"version https://git-lfs"
 _POINTER_BYTES: Final = 1024
 _PASSING: Final = re.compile(r"could not resolve|timed out|connection|early EOF|HTTP 5|50[0-4]|429", re.IGNORECASE)
@@ -68,7 +69,6 @@ class GitClone:
     Args:
         check_address: Raises ``Fault`` unless the host of a URL may be reached; asked before each clone.
         limit_bytes: A clone that grows beyond it is ended.
-        deadline_s: For one clone.
         proxies: HTTP_PROXY and the like, since nothing else of the environment is handed on.
     """
 
@@ -77,12 +77,10 @@ class GitClone:
         check_address: Callable[[str], Awaitable[None]],
         *,
         limit_bytes: int,
-        deadline_s: float = 3600.0,
         proxies: Mapping[str, str] | None = None,
     ) -> None:
         self._check_address = check_address
         self._limit_bytes = limit_bytes
-        self._deadline_s = deadline_s
         self._proxies = dict(proxies or {})
         self._locks: dict[Path, anyio.Lock] = {}
 
@@ -123,7 +121,7 @@ class GitClone:
 
     async def _git(self, arguments: Sequence[str], environment: Mapping[str, str], part: Path) -> None:
         try:
-            with anyio.fail_after(self._deadline_s):
+            with anyio.fail_after(_DEADLINE_S):
                 async with await anyio.open_process(
                     ["git", *arguments],
                     env=dict(environment),
@@ -137,7 +135,7 @@ class GitClone:
                 "This machine has no git; install it, or give a URL of the Hugging Face Hub."
             ) from exc
         except TimeoutError as exc:
-            raise InputUnavailable(f"The repository did not come within {self._deadline_s:g} s.") from exc
+            raise InputUnavailable(f"The repository did not come within {_DEADLINE_S:g} s.") from exc
         if complaint is not None:
             kind = InputUnavailable if _PASSING.search(complaint) else InputRefused
             raise kind(f"Git cannot fetch the repository: {complaint}.")

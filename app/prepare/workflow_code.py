@@ -36,11 +36,10 @@ class CodeWorkflow:
         wants_context: ``generate`` takes a second argument.
     """
 
-    def __init__(self, module: ModuleType, deadline_s: float = _DEADLINE_S) -> None:
+    def __init__(self, module: ModuleType) -> None:
         self.model = _model(module)
         self.description = inspect.getdoc(module) or ""
         self._generate = _function(module)
-        self._deadline_s = deadline_s
         parameters = inspect.signature(self._generate).parameters.values()
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         self.wants_context = len(positional) > 1
@@ -55,7 +54,7 @@ class CodeWorkflow:
         """
         arguments = (read, context) if self.wants_context else (read,)
         try:
-            with anyio.fail_after(self._deadline_s):
+            with anyio.fail_after(_DEADLINE_S):
                 if inspect.iscoroutinefunction(self._generate):
                     return await self._generate(*arguments)
                 return await anyio.to_thread.run_sync(
@@ -67,9 +66,7 @@ class CodeWorkflow:
             location = f"input.{exc.location}".rstrip(".")
             raise InvalidRequest(f"{location} cannot be used: {exc.reason}.", location=location) from exc
         except TimeoutError as exc:
-            raise WorkflowFailed(
-                f"The workflow's code did not end within {self._deadline_s:g} s; see its log."
-            ) from exc
+            raise WorkflowFailed(f"The workflow's code did not end within {_DEADLINE_S:g} s; see its log.") from exc
         except Exception as exc:
             raise WorkflowFailed(f"The workflow's code raised {_named(exc)}; correct it or the input.") from exc
 

@@ -41,13 +41,11 @@ class HubProcess:
     Args:
         timings: A child that says nothing for ``stall_s`` is ended.
         proxies: Given to the library by its environment.
-        scratch: Where a child keeps its own files while it runs; None for the system's place.
     """
 
-    def __init__(self, timings: Timings, proxies: ProxyConfig, scratch: Path | None = None) -> None:
+    def __init__(self, timings: Timings, proxies: ProxyConfig) -> None:
         self._timings = timings
         self._proxies = proxies
-        self._scratch = scratch
         self._limit = anyio.CapacityLimiter(_PROCESSES)
 
     async def run(self, job: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
@@ -57,7 +55,7 @@ class HubProcess:
             Fault: It was not done.
         """
         async with self._limit:
-            home = await disk(lambda: TemporaryDirectory(prefix="comfybus-hub-", dir=self._scratch))
+            home = await disk(TemporaryDirectory, prefix="comfybus-hub-")
             try:
                 return await self._run(job, home.name, progress)
             finally:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import anyio
-import structlog
 
 from app.comfy.client import ComfyClient
 from app.errors import InputUnavailable, InvalidRequest, PromptError
@@ -38,8 +37,6 @@ REFERENCE_WITHIN_S = 120.0
 
 ReadLetter = Callable[[str], Awaitable[bytes | None]]
 """The body of a dead letter by its URL; None if the URL is of something else."""
-
-log = structlog.get_logger("comfybus.inputs")
 
 
 async def resolve_reference(

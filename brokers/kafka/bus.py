@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 
 import anyio
-import structlog
 from anyio.abc import TaskGroup
 
 from brokers.base import BrokerError, CommandMessage, Health, Message, MessageTooLarge
@@ -23,7 +22,7 @@ from brokers.kafka.declare import Declaration
 from brokers.kafka.delivery import KafkaDelivery
 from brokers.kafka.heard import Heard
 from brokers.kafka.holdings import Holdings
-from brokers.kafka.letters import KeepBody, Letters
+from brokers.kafka.letters import Letters
 from brokers.kafka.link import Link
 from brokers.kafka.membership import Membership
 from brokers.kafka.partition import Partition, Received
@@ -39,18 +38,15 @@ DECLARE = "look at the topics"
 # A topic may be deleted, or given another limit, while the worker runs.
 DECLARE_EVERY_S = 60.0
 
-log = structlog.get_logger("comfybus.kafka")
-
 
 class KafkaBus:
     """See ``brokers.base.Bus``. It joins the group at the first ``take`` and leaves it a minute after the last."""
 
-    def __init__(self, config: KafkaConfig, keep_body: KeepBody | None = None) -> None:
+    def __init__(self, config: KafkaConfig) -> None:
         """Prepare; nothing is connected before ``open``.
 
         Args:
             config: Where Kafka is and what the channels are called.
-            keep_body: Stores the body of a dead letter whose topic has no room for it and returns its URL.
         """
         self._config = config
         self._names = config.names
@@ -60,7 +56,7 @@ class KafkaBus:
         self._answers = AnswerReader(self.link, self._declaration)
         self._commands = Commands(self.link, self._troubles)
         self._side = SideChannels(self.link, self._declaration.limit_bytes)
-        self.letters = Letters(self.link, self._declaration, keep_body)
+        self.letters = Letters(self.link, self._declaration)
         self._heard = Heard(self.link)
         self._holdings = Holdings(self._make_session, self._make_delivery)
         self._membership = Membership(self.link, self._holdings, self._troubles)

@@ -12,7 +12,7 @@ from brokers.base import BrokerError, BrokerRefused
 from brokers.channels import Channel
 from brokers.kafka.creating import create_topics
 from brokers.kafka.errors import doing
-from brokers.kafka.layout import DEFAULT_LIMIT_BYTES, LETTER_ROOM_BYTES, Wanted, wanted_topics
+from brokers.kafka.layout import DEFAULT_LIMIT_BYTES, Wanted, wanted_topics
 from brokers.kafka.library import ConfigResource, ConfigResourceType, NewTopic
 from brokers.kafka.link import Link, TopicFacts
 
@@ -117,10 +117,6 @@ class Declaration:
                 if names <= set(found) and all(found[wanted.name] for wanted in created):
                     return found
                 await anyio.sleep(PAUSE_S)
-
-    def lacks_letter_room(self) -> bool:
-        """The dead letter topic was made by somebody else, without the room that letters need."""
-        return self.limit_bytes(Channel.DEAD_LETTER) < self.limit_bytes(Channel.REQUEST) + LETTER_ROOM_BYTES
 
 
 async def topic_limits(link: Link, names: Iterable[str]) -> dict[str, int]:

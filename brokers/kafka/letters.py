@@ -33,19 +33,23 @@ KeepBody = Callable[[str, bytes], Awaitable[str]]
 
 
 class Letters:
-    """Composes dead letters; the partition's writer sends them with the event and the offset."""
+    """Composes dead letters; the partition's writer sends them with the event and the offset.
 
-    def __init__(self, link: Link, declaration: Declaration, keep_body: KeepBody | None) -> None:
+    Attributes:
+        keep_body: Where bodies go whose letter would not fit a topic without the room for it; set by whoever has a
+            place for them.
+    """
+
+    def __init__(self, link: Link, declaration: Declaration) -> None:
         """Prepare.
 
         Args:
             link: For the names.
             declaration: For the limit of the dead letter topic.
-            keep_body: Where bodies go whose letter would not fit a topic without the room for it; may be set later.
         """
         self._topic = link.names.topic(Channel.DEAD_LETTER)
         self._declaration = declaration
-        self.keep_body = keep_body
+        self.keep_body: KeepBody | None = None
 
     async def compose(self, delivery: KafkaDelivery, letter: Letter) -> Outgoing:
         """The letter as a record that fits its topic."""

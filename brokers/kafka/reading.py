@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal
 
 import anyio
 
@@ -13,13 +13,15 @@ from brokers.kafka.errors import doing
 from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from brokers.kafka.link import Link
 
-__all__ = ["Bounds", "backwards", "bounds", "read_between", "reader"]
+__all__ = ["Bounds", "Offsets", "backwards", "bounds", "read_between", "reader", "small_reader"]
 
 START_WITHIN_S = 15.0
 ANSWER_WITHIN_S = 15.0
 POLL_MS = 200
 # A waiting fetch holds up the questions behind it on its connection for as long.
 FETCH_WAIT_MS = 100
+# Of each partition at once, for a reader that holds little in memory; a record that is larger comes alone.
+SMALL_FETCH_BYTES = 128 * 1024
 
 Offsets = Mapping[TopicPartition, int]
 Bounds = tuple[Offsets, Offsets]
@@ -27,21 +29,15 @@ Bounds = tuple[Offsets, Offsets]
 
 @asynccontextmanager
 async def reader(link: Link, what: str, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer that sees committed records only and belongs to no group.
+    """A consumer that belongs to no group and, unless an option says otherwise, sees committed records only.
 
     Args:
         link: How to connect.
         what: What it is for, as an infinitive, for messages.
         options: Further ones of the consumer.
     """
-    consumer = make_consumer(
-        **link.options,
-        group_id=None,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=FETCH_WAIT_MS,
-        **options,
-    )
+    usual = {"isolation_level": "read_committed", "auto_offset_reset": "earliest", "fetch_max_wait_ms": FETCH_WAIT_MS}
+    consumer = make_consumer(**link.options, group_id=None, **(usual | options))
     try:
         with doing(what), anyio.fail_after(START_WITHIN_S):
             await consumer.start()
@@ -49,6 +45,13 @@ async def reader(link: Link, what: str, **options: Any) -> AsyncIterator[AIOKafk
     finally:
         with anyio.CancelScope(shield=True):
             await stop_consumer(consumer)
+
+
+def small_reader(
+    link: Link, what: str, isolation: Literal["read_committed", "read_uncommitted"] = "read_uncommitted"
+) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
+    """A ``reader`` that holds little in memory, and sees what transactions in progress write unless told otherwise."""
+    return reader(link, what, isolation_level=isolation, max_partition_fetch_bytes=SMALL_FETCH_BYTES)
 
 
 async def bounds(consumer: AIOKafkaConsumer, sources: Iterable[TopicPartition]) -> Bounds:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
-import structlog
 
 from brokers.base import BrokerError
 from brokers.kafka.answered import ReadBack
@@ -25,8 +24,6 @@ PAUSE_FIRST_S = 0.2
 PAUSE_LONGEST_S = 5.0
 # A commit that began before a rebalance gets this long to end.
 LAST_COMMIT_S = 5.0
-
-log = structlog.get_logger("comfybus.kafka")
 
 
 @dataclass

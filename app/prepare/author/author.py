@@ -20,6 +20,8 @@ __all__ = ["author_workflow", "code_in", "read_graph"]
 
 _FENCED: Final = re.compile(r"^```[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 _LARGEST_GRAPH_BYTES: Final = 1024 * 1024
+# How often the model may correct itself, the first answer included.
+_TRIES: Final = 3
 
 
 async def author_workflow(
@@ -28,7 +30,6 @@ async def author_workflow(
     config: AuthorConfig,
     session: aiohttp.ClientSession,
     *,
-    tries: int = 3,
     overwrite: bool = False,
 ) -> None:
     """Turn a graph into a workflow file, which appears only when it has been tried.
@@ -38,7 +39,6 @@ async def author_workflow(
         out: The Python file to write.
         config: Which language model to ask.
         session: With ``trust_env`` where proxies are to be used.
-        tries: How often the model may correct itself, the first answer included.
         overwrite: Replace a file that is there.
 
     Raises:
@@ -51,7 +51,7 @@ async def author_workflow(
         raise AuthorFailed(f"{out} exists; choose another name or say that it may be replaced.")
     turns = [Turn("user", json.dumps(plain_graph(graph), indent=1))]
     reason = ""
-    for _ in range(tries):
+    for _ in range(_TRIES):
         said = await model.answer(session, INSTRUCTIONS, turns)
         source = code_in(said)
         try:
@@ -62,7 +62,7 @@ async def author_workflow(
             continue
         await anyio.to_thread.run_sync(_write, out, source)
         return
-    raise AuthorFailed(f"{model.name} did not write a usable workflow in {tries} tries; at last: {reason}.")
+    raise AuthorFailed(f"{model.name} did not write a usable workflow in {_TRIES} tries; at last: {reason}.")
 
 
 def read_graph(path: Path) -> Graph:

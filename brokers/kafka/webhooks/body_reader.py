@@ -13,7 +13,7 @@ from brokers.base import BrokerError
 from brokers.kafka.errors import doing
 from brokers.kafka.library import AIOKafkaConsumer, KafkaError, TopicPartition, kafka_errors
 from brokers.kafka.link import Link
-from brokers.kafka.webhooks.consumer import small_reader
+from brokers.kafka.reading import small_reader
 from brokers.kafka.webhooks.layout import Place, WebhookTopics
 
 __all__ = ["BodyReader"]

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
-import structlog
 
 from brokers.base import BrokerError, Health
 from brokers.kafka.config import KafkaConfig
@@ -37,8 +36,6 @@ DECLARE_EVERY_S = 15.0
 LOOK_S = 0.02
 # What is stored goes by the place of its event, whoever is quicker, and several go in one transaction.
 READERS = 32
-
-log = structlog.get_logger("comfybus.kafka")
 
 
 class KafkaWebhookBus:

@@ -20,9 +20,8 @@ from brokers.kafka.errors import doing
 from brokers.kafka.headers import decode, record_size
 from brokers.kafka.library import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from brokers.kafka.link import Link
-from brokers.kafka.reading import Offsets, bounds
+from brokers.kafka.reading import Offsets, bounds, small_reader
 from brokers.kafka.unreadable import UNREADABLE, find_unreadable
-from brokers.kafka.webhooks.consumer import small_reader
 from brokers.kafka.webhooks.declare import Facts
 from brokers.kafka.webhooks.layout import CHANNELS, WebhookTopics, share_of
 from brokers.kafka.webhooks.share import KafkaShare

@@ -20,7 +20,7 @@ from brokers.kafka.clients import abandon_producer, make_producer
 from brokers.kafka.errors import doing
 from brokers.kafka.library import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from brokers.kafka.link import Link
-from brokers.kafka.webhooks.consumer import small_reader
+from brokers.kafka.reading import small_reader
 from brokers.kafka.webhooks.layout import WebhookTopics
 from brokers.kafka.webhooks.lease_log import Epoch, LeaseLog
 from brokers.webhook_shares import Changes

@@ -13,8 +13,7 @@ from brokers.kafka.config import KafkaConfig
 from brokers.kafka.errors import doing
 from brokers.kafka.library import ConsumerRecord, TopicPartition
 from brokers.kafka.link import Link
-from brokers.kafka.reading import bounds, read_between, reader
-from brokers.kafka.webhooks.consumer import small_reader
+from brokers.kafka.reading import bounds, read_between, reader, small_reader
 from brokers.kafka.webhooks.layout import DUE, LETTER, Place, WebhookTopics, share_of
 from brokers.webhooks import Letter
 

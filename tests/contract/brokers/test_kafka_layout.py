@@ -122,7 +122,9 @@ async def test_a_letter_without_room_refers_to_bytes_kept_elsewhere(bare: Kafka)
 
     async with KafkaClient(config(bare)).open() as client:
         await client.link.admin.create_topics([NewTopic(names.topic(Channel.DEAD_LETTER), 1, 1)])
-        async with KafkaBus(config(bare), keep_body=keep).open() as bus:
+        bus = KafkaBus(config(bare))
+        bus.letters.keep_body = keep
+        async with bus.open():
             body = b'{"id": "a"}' + b" " * 1_048_400
             await client.submit(body, {"ce_id": "e1"}, request_id="a")
             delivery = await take_claimed(bus, "a")

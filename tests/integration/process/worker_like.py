@@ -18,7 +18,8 @@ async def main(url: str, command: str) -> None:
     async with aiohttp.ClientSession() as session, anyio.create_task_group() as tasks:
         supervisor = Supervisor(config, ComfyClient(url, session).alive)
         tasks.start_soon(supervisor.run)
-        await supervisor.wait_up()
+        while not supervisor.up:
+            await anyio.sleep(0.01)
         os.write(1, b"up\n")
 
 

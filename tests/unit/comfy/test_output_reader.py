@@ -68,15 +68,11 @@ async def test_without_a_shared_folder_files_come_over_view(client: ComfyClient,
     assert first.path.suffix == ".png"
 
 
-async def test_temp_files_come_over_view_unless_their_folder_is_known(
-    client: ComfyClient, output_dir: Path, scratch: Path
-) -> None:
+async def test_temp_files_come_over_view(client: ComfyClient, output_dir: Path, scratch: Path) -> None:
     """A temp file is never looked for in the output folder."""
     ref = _ref("a.png", "sub dir", "temp")
     over_view = await OutputReader(client, output_dir=output_dir).fetch(ref, scratch)
     assert over_view.path.read_bytes() == b"over view: temp"
-    shared = await OutputReader(client, temp_dir=output_dir).fetch(ref, scratch)
-    assert shared.path.read_bytes() == b"in the folder"
 
 
 @pytest.mark.parametrize(
