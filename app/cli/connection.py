@@ -9,7 +9,7 @@ from typing import Any
 
 from app.settings import Settings
 from app.settings.broker import kafka_config, nats_config
-from brokers.base import Client, EventMessage
+from brokers.client import Client, EventMessage
 from brokers.kafka import KafkaClient
 from brokers.nats import NatsClient
 from schemas.base import WrongField

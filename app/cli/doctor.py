@@ -23,7 +23,8 @@ from app.comfy.folders import probe_shared
 from app.errors import ComfyUnavailable, ConfigurationError
 from app.settings import Settings, load_settings
 from app.settings.parts import storage_config
-from brokers.base import BrokerError, Client
+from brokers.base import BrokerError
+from brokers.client import Client
 
 __all__ = ["Finding", "run_doctor"]
 

@@ -9,7 +9,8 @@ from app.cli.connection import open_client
 from app.cli.lines import table
 from app.cli.outcome import CommandFailed, ExitCode, say, show
 from app.settings import Settings
-from brokers.base import BrokerError, Client, DeadLetter
+from brokers.base import BrokerError
+from brokers.client import Client, DeadLetter
 
 __all__ = ["run_list", "run_replay"]
 

@@ -12,7 +12,8 @@ from app.cli.outcome import CommandFailed, ExitCode, say
 from app.cli.stores import open_stores
 from app.errors import UploadFailed
 from app.settings import Settings
-from brokers.base import Client, MessageTooLarge
+from brokers.base import MessageTooLarge
+from brokers.client import Client
 from schemas.envelope import LARGEST_REFERENCE_BYTES
 
 __all__ = ["send_request"]

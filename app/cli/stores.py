@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from app.settings import Settings
 from app.settings.parts import storage_config
 from app.storage.stores import Stores
-from brokers.base import Client
+from brokers.client import Client
 from brokers.nats import NatsClient
 
 __all__ = ["open_stores"]

@@ -17,7 +17,7 @@ from app.cli.outputs import save_outputs
 from app.cli.progress import ProgressView, shown_progress
 from app.cli.reference import send_request
 from app.settings import Settings
-from brokers.base import Client, EventMessage
+from brokers.client import Client, EventMessage
 from schemas.base import dump_json
 
 __all__ = ["Wait", "check_wait", "follow_to_end", "run_submit"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import anyio
 
-from brokers.base import BrokerError, BrokerRefused, Check
+from brokers.base import BrokerError, BrokerRefused
 from brokers.channels import Channel
+from brokers.client import Check
 from brokers.kafka.config import KafkaConfig
 from brokers.kafka.declare import topic_limits
 from brokers.kafka.errors import doing

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import anyio
 
-from brokers.base import BrokerRefused, Check, DeadLetter, EventMessage, MessageTooLarge
+from brokers.base import BrokerRefused, MessageTooLarge
 from brokers.channels import Channel
+from brokers.client import Check, DeadLetter, EventMessage, check_request_id, newest_letter
 from brokers.kafka import checks, dlq, follow, headers
 from brokers.kafka.clients import abandon_producer, make_producer
 from brokers.kafka.config import KafkaConfig
@@ -19,7 +20,6 @@ from brokers.kafka.layout import DEFAULT_LIMIT_BYTES
 from brokers.kafka.link import Link
 from brokers.kafka.reading import bounds, read_between, reader
 from brokers.kafka.writer import REQUEST_ROOM_BYTES
-from schemas.envelope import usable_id
 
 __all__ = ["KafkaClient"]
 
@@ -28,7 +28,7 @@ SEND_WITHIN_S = 20.0
 
 
 class KafkaClient:
-    """See ``brokers.base.Client``."""
+    """See ``brokers.client.Client``."""
 
     def __init__(self, config: KafkaConfig) -> None:
         """Prepare; nothing is connected before ``open``.
@@ -57,7 +57,7 @@ class KafkaClient:
         message_id: str | None = None,  # noqa: ARG002 - only NATS drops what is sent twice
     ) -> None:
         """Send a request, keyed by its id; see the protocol."""
-        _check_id(request_id)
+        check_request_id(request_id)
         await self._send("send the request", Channel.REQUEST, body, headers or {}, request_id)
 
     async def command(self, body: bytes) -> None:
@@ -89,7 +89,7 @@ class KafkaClient:
 
     def follow(self, request_id: str, *, replay: int = 0) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
         """Progress of one prompt, then its terminal event; see the protocol."""
-        _check_id(request_id)
+        check_request_id(request_id)
         return follow.prompt(self.link, request_id, replay)
 
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
@@ -102,7 +102,7 @@ class KafkaClient:
 
     async def last_terminal(self, request_id: str) -> EventMessage | None:
         """The stored terminal event of an id; see the protocol."""
-        _check_id(request_id)
+        check_request_id(request_id)
         return await follow.last_terminal(self.link, request_id)
 
     async def workers(self) -> list[EventMessage]:
@@ -132,12 +132,7 @@ class KafkaClient:
 
     async def letter(self, request_id: str) -> DeadLetter | None:
         """The newest letter of an id; see the protocol."""
-        found = None
-        async with aclosing(dlq.letters(self.link)) as letters:
-            async for letter in letters:
-                if letter.request_id == request_id:
-                    found = letter
-        return found
+        return await newest_letter(dlq.letters(self.link), request_id)
 
     async def replay(self, letter: DeadLetter) -> int:
         """Run a letter again, and hide it, in one transaction; see the protocol."""
@@ -156,8 +151,3 @@ class KafkaClient:
     async def check(self) -> list[Check]:
         """Look at the cluster; see the protocol."""
         return await checks.check(self.link, self._config)
-
-
-def _check_id(request_id: str) -> None:
-    if not usable_id(request_id):
-        raise BrokerRefused(f"{request_id!r} is no request id; it should match [A-Za-z0-9][A-Za-z0-9_-]{{0,127}}")

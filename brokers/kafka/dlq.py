@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, Mapping
 
 import anyio
 
-from brokers.base import BrokerRefused, DeadLetter
+from brokers.base import BrokerRefused
 from brokers.channels import Channel
+from brokers.client import DeadLetter
 from brokers.kafka import follow
 from brokers.kafka.by_reference import letter_url, with_reference
 from brokers.kafka.clients import abandon_producer, make_producer

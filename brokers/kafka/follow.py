@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
-from brokers.base import BrokerUnavailable, EventMessage
+from brokers.base import BrokerUnavailable
 from brokers.channels import Channel
+from brokers.client import EventMessage
 from brokers.kafka.answered import replay_number
 from brokers.kafka.clients import check_consumer
 from brokers.kafka.errors import doing

@@ -6,7 +6,8 @@ from functools import partial
 
 from nats.js.errors import NotFoundError
 
-from brokers.base import BrokerError, BrokerRefused, Check
+from brokers.base import BrokerError, BrokerRefused
+from brokers.client import Check
 from brokers.nats.connection import NatsConfig
 from brokers.nats.layout import DURABLE, Wanted, unfit_consumer, wanted_streams
 from brokers.nats.link import Link, api_subject

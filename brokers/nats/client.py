@@ -8,15 +8,15 @@ from pathlib import Path
 
 from nats.js.errors import NotFoundError
 
-from brokers.base import BrokerRefused, Check, DeadLetter, EventMessage
+from brokers.base import BrokerRefused
 from brokers.channels import Channel
+from brokers.client import Check, DeadLetter, EventMessage, check_request_id, newest_letter
 from brokers.nats import checks, dlq, follow
 from brokers.nats.connection import NatsConfig
 from brokers.nats.headers import can_be_sent, safe
 from brokers.nats.letters import MESSAGE_ID
 from brokers.nats.link import Link, api_subject
 from brokers.nats.objects import NatsObjects, parse_url
-from schemas.envelope import usable_id
 
 __all__ = ["NatsClient"]
 
@@ -24,7 +24,7 @@ LIFE_SIGNS = ("started", "heartbeat", "stopped")
 
 
 class NatsClient:
-    """See ``brokers.base.Client``."""
+    """See ``brokers.client.Client``."""
 
     def __init__(self, config: NatsConfig) -> None:
         """Prepare; nothing is connected before ``open``.
@@ -48,7 +48,7 @@ class NatsClient:
         self, body: bytes, headers: Mapping[str, str] | None = None, *, request_id: str, message_id: str | None = None
     ) -> None:
         """Send a request; see the protocol. The id plays no part on NATS but in checking it."""
-        _check_id(request_id)
+        check_request_id(request_id)
         sent = {name: safe(value) for name, value in (headers or {}).items()}
         if wrong := [name for name in sent if not can_be_sent(name)]:
             raise BrokerRefused(f"{wrong[0]!r} is no name of a header; use letters, digits and hyphens")
@@ -64,7 +64,7 @@ class NatsClient:
 
     def follow(self, request_id: str, *, replay: int = 0) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
         """Progress of one prompt, then its terminal event; see the protocol."""
-        _check_id(request_id)
+        check_request_id(request_id)
         return follow.prompt(self.link, request_id, replay)
 
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[EventMessage]]:
@@ -77,7 +77,7 @@ class NatsClient:
 
     async def last_terminal(self, request_id: str) -> EventMessage | None:
         """The stored terminal event of an id; see the protocol."""
-        _check_id(request_id)
+        check_request_id(request_id)
         return await follow.last_terminal(self.link, request_id)
 
     async def workers(self) -> list[EventMessage]:
@@ -114,11 +114,7 @@ class NatsClient:
 
     async def letter(self, request_id: str) -> DeadLetter | None:
         """The newest letter of an id; see the protocol."""
-        found = None
-        async for letter in dlq.letters(self.link):
-            if letter.request_id == request_id:
-                found = letter
-        return found
+        return await newest_letter(dlq.letters(self.link), request_id)
 
     async def replay(self, letter: DeadLetter) -> int:
         """Run a letter again; see the protocol. The letter is removed once the request is stored."""
@@ -138,9 +134,3 @@ class NatsClient:
     async def check(self) -> list[Check]:
         """Look at the server; see the protocol."""
         return await checks.check(self.link, self._config)
-
-
-def _check_id(request_id: str) -> None:
-    # Anything else could be a wildcard, and mean other people's prompts.
-    if not usable_id(request_id):
-        raise BrokerRefused(f"{request_id!r} is no request id; it should match [A-Za-z0-9][A-Za-z0-9_-]{{0,127}}")

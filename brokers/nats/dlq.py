@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import nats.errors
 import structlog
@@ -10,8 +10,9 @@ from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import NotFoundError
 
-from brokers.base import BrokerRefused, DeadLetter, MessageTooLarge
+from brokers.base import BrokerRefused, MessageTooLarge
 from brokers.channels import Channel
+from brokers.client import DeadLetter
 from brokers.nats.errors import StreamMissing
 from brokers.nats.letters import BODY_BYTES, DATAREF, MESSAGE_ID, ORIGINAL
 from brokers.nats.link import Link, api_subject
@@ -27,7 +28,7 @@ READER_KEPT_S = 60.0
 log = structlog.get_logger("comfybus.nats")
 
 
-async def letters(link: Link) -> AsyncIterator[DeadLetter]:
+async def letters(link: Link) -> AsyncGenerator[DeadLetter, None]:
     """Every letter that was there at the start, oldest first; the server leaves the bodies out."""
     stream = link.names.dead_letter_stream
     with link.doing("list the dead letters", api_subject("CONSUMER.CREATE")):

@@ -15,8 +15,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from brokers.base import BrokerUnavailable, EventMessage
+from brokers.base import BrokerUnavailable
 from brokers.channels import Channel, Names
+from brokers.client import EventMessage
 from brokers.nats.link import Link
 from brokers.nats.stored import StoredMessage
 from brokers.nats.tail import Tail

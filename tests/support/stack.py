@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import anyio
 
-from brokers.base import Client
 from brokers.channels import Names
+from brokers.client import Client
 from brokers.embedded import find_server
 from brokers.kafka import KafkaClient, KafkaConfig
 from brokers.nats import NatsClient, NatsConfig

@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 import pytest
 
-from brokers.base import BrokerRefused, Claim, EventMessage, Letter, Message, RequestKey
+from brokers.base import BrokerRefused, Claim, Letter, Message, RequestKey
 from brokers.channels import Channel
+from brokers.client import EventMessage
 from brokers.kafka import KafkaBus, KafkaClient
 from tests.support.broker_harness import answer, eventually, take, take_claimed
 from tests.support.kafka_harness import KafkaHarness, run_kafka

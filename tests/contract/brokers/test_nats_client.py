@@ -11,8 +11,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from brokers.base import BrokerRefused, BrokerUnavailable, EventMessage, Letter, Message, MessageTooLarge
+from brokers.base import BrokerRefused, BrokerUnavailable, Letter, Message, MessageTooLarge
 from brokers.channels import Channel
+from brokers.client import EventMessage
 from brokers.embedded import run_embedded
 from brokers.nats import NatsClient, NatsConfig
 from tests.support.broker_harness import NatsHarness, answer, eventually, take, take_claimed

@@ -12,8 +12,9 @@ import pytest
 from faststream.nats.security import NatsToken, NatsUserPassword
 from nats.js import api
 
-from brokers.base import BrokerRefused, BrokerUnavailable, DeadLetter, Letter, Message, RequestOrigin
+from brokers.base import BrokerRefused, BrokerUnavailable, Letter, Message, RequestOrigin
 from brokers.channels import Channel, Names
+from brokers.client import DeadLetter
 from brokers.nats import NatsConfig
 from brokers.nats.connection import _security, make_broker
 from brokers.nats.dlq import replay_headers
