@@ -265,11 +265,11 @@ async def test_tuples_and_numbers(folder: Folder) -> None:
 @pytest.mark.parametrize(
     "body", ["def generate(input): time.sleep(2)", "async def generate(input): await asyncio.sleep(60)"]
 )
-async def test_code_that_hangs(folder: Folder, tmp_path: Path, body: str) -> None:
+async def test_code_that_hangs(folder: Folder, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """It is given up after a deadline, while the loop goes on."""
     folder.add("w.py", f"{PLAIN}\n{body}\n")
     loaded = load_code(folder.root / "w.py")
-    loaded._deadline_s = 0.05
+    monkeypatch.setattr("app.prepare.workflow_code._DEADLINE_S", 0.05)
     with anyio.fail_after(1), pytest.raises(WorkflowFailed, match="did not end"):
         await Workflows({"w": loaded}).generate("w", {})
     assert isinstance(loaded, CodeWorkflow)
