@@ -23,11 +23,11 @@ async def heard(stack: Stack, request_id: str, status: str, times: int = 1) -> N
 
 
 async def test_a_submission_whose_claim_was_taken_over_is_not_run(tmp_path: Path) -> None:
-    """The later one waits for room in ComfyUI while the earlier one takes its claim; then only that one is submitted."""
+    """The later one waits for room in ComfyUI; the earlier one takes its claim over, and alone is submitted."""
     async with run_stack(tmp_path, MAX_IN_FLIGHT=3, PREFETCH=0) as stack:
         outside = stack.outside
         if not isinstance(outside, NatsOutsider):
-            pytest.skip("on Kafka all submissions of an id lie in one partition, and their order is that of their claims")
+            pytest.skip("on Kafka all submissions of an id lie in one partition and are claimed in order")
         comfy = await stack.comfy()
         worker = stack.worker(comfy)
         await worker.start()
