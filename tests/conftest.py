@@ -23,6 +23,7 @@ LONG = (
     "integration/bridge/test_bridge_receivers.py::test_connections",
     "integration/bridge/test_bridge_receivers.py::test_prompt_webhook_retries",
     "integration/bridge/test_bridge_receivers.py::test_the_body_of_an_answer",
+    "integration/bridge/test_bridge_shares",
     "integration/bridge/test_bridge_webhooks.py::test_a_prompt_of_a_real_worker",
     "integration/bridge/test_bridge_webhooks.py::test_files_above",
     "integration/bridge/test_bridge_webhooks.py::test_large_results",

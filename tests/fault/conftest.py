@@ -92,3 +92,14 @@ def judge(stack: Stack, ids: list[str], found: dict[str, list[Event]]) -> Verdic
         outcomes=outcomes,
         executions=sum(sum(comfy.executions().values()) for comfy in stack.comfys),
     )
+
+
+async def running(stack: Stack, request_id: str, step: int = 1) -> None:
+    """Wait until a prompt runs and has reached this step."""
+    with anyio.fail_after(30):
+        while not [
+            event
+            for event in stack.outside.heard(request_id, "prompt.progress")
+            if event.body["progress"].get("step", 0) >= step
+        ]:
+            await anyio.sleep(0.01)

@@ -9,21 +9,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.fault.conftest import settled
-from tests.support.stack import Stack, graph, run_stack
+from tests.fault.conftest import running, settled
+from tests.support.stack import graph, run_stack
 
 pytestmark = pytest.mark.anyio
-
-
-async def running(stack: Stack, request_id: str, step: int = 1) -> None:
-    """Wait until a prompt runs and has reached this step."""
-    with anyio.fail_after(30):
-        while not [
-            event
-            for event in stack.outside.heard(request_id, "prompt.progress")
-            if event.body["progress"].get("step", 0) >= step
-        ]:
-            await anyio.sleep(0.01)
 
 
 async def test_a_worker_killed_at_half_leaves_one_execution(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import aiohttp
 import anyio
 import pytest
 
-from tests.fault.conftest import settled
-from tests.fault.test_adoption import running
+from tests.fault.conftest import running, settled
 from tests.support.processes import Worker
 from tests.support.stack import Stack, graph, run_stack
 

@@ -102,6 +102,16 @@ async def run_receivers(**behaviours: Behaviour) -> AsyncIterator[Receivers]:
             await receivers.stop()
 
 
+def slowly(seconds: float) -> Behaviour:
+    """200 after so many seconds."""
+
+    async def behave(_: web.Request, __: int) -> web.StreamResponse:
+        await asyncio.sleep(seconds)
+        return web.Response()
+
+    return behave
+
+
 def answers(*statuses: int, headers: dict[str, str] | None = None) -> Behaviour:
     """These statuses one after the other, the last one for ever; the headers go with every one but 200."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -17,34 +16,18 @@ from brokers.kafka.config import KafkaConfig
 from brokers.kafka.webhooks import KafkaWebhookBus
 from brokers.kafka.webhooks.layout import SHARES, share_of
 from brokers.webhooks import Feed, NewDelivery, Share
+from tests.integration.bridge.holding import LANE, Holder, new
 from tests.support.broker_harness import eventually
 from tests.support.kafka_stack import run_kafka_stack
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
-LANE = "00000000000000a5"
 WITHIN_S = 40
 
 
-@dataclass
-class Worker:
-    """A bus that holds shares and does nothing with them."""
-
-    bus: KafkaWebhookBus
-    shares: dict[int, Share] = field(default_factory=dict)
-    lost: list[int] = field(default_factory=list)
-    stop: anyio.Event = field(default_factory=anyio.Event)
-
-    async def work(self, share: Share) -> None:
-        self.shares[share.number] = share
-        try:
-            await share.leave.wait()
-        except anyio.get_cancelled_exc_class():
-            self.lost.append(share.number)
-            raise
-        finally:
-            del self.shares[share.number]
+class Worker(Holder[KafkaWebhookBus]):
+    """It takes events too, and says when what it stored is in its share."""
 
     async def until(self, count: int) -> None:
         await eventually(lambda: len(self.shares) == count, WITHIN_S)
@@ -74,10 +57,8 @@ def config(stack: Stack) -> KafkaConfig:
 @asynccontextmanager
 async def working(stack: Stack, lease_s: float = 2.0) -> AsyncIterator[Worker]:
     worker = Worker(KafkaWebhookBus(config(stack), feeds=frozenset({Feed.RESULTS}), lease_s=lease_s))
-    async with worker.bus.open(), anyio.create_task_group() as tasks:
-        tasks.start_soon(worker.bus.serve, worker.work, worker.stop)
+    async with worker.open():
         yield worker
-        worker.stop.set()
 
 
 async def publish(stack: Stack, *ids: str) -> None:
@@ -85,10 +66,6 @@ async def publish(stack: Stack, *ids: str) -> None:
     outside = stack.outside
     for one in ids:
         await outside.producer.send_and_wait(outside.topic("prompt.complete"), b"{}", key=one.encode())
-
-
-def new(name: str, body: bytes = b"body") -> NewDelivery:
-    return NewDelivery(name, LANE, f'{{"id":"{name}"}}'.encode(), body)
 
 
 async def test_a_delivery_is_changed_and_settled(tmp_path: Path) -> None:

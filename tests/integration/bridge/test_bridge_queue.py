@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -15,8 +14,9 @@ from brokers.base import BrokerRefused
 from brokers.nats import NatsConfig
 from brokers.nats.webhooks import NatsWebhookBus
 from brokers.nats.webhooks.layout import SHARES, share_of
-from brokers.webhooks import Feed, NewDelivery, Share
+from brokers.webhooks import Feed
 from tests.integration.bridge.bridges import run_scene
+from tests.integration.bridge.holding import LANE, Holder, new
 from tests.integration.bridge.receivers import run_receivers
 from tests.support.broker_harness import eventually
 from tests.support.stack import NatsServer, Stack, run_stack
@@ -24,40 +24,12 @@ from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.anyio
 
-LANE = "00000000000000a5"
-
-
-@dataclass
-class Worker:
-    """A bus that holds shares and does nothing with them."""
-
-    bus: NatsWebhookBus
-    shares: dict[int, Share] = field(default_factory=dict)
-    lost: list[int] = field(default_factory=list)
-    stop: anyio.Event = field(default_factory=anyio.Event)
-
-    async def work(self, share: Share) -> None:
-        self.shares[share.number] = share
-        try:
-            await share.leave.wait()
-        except anyio.get_cancelled_exc_class():
-            self.lost.append(share.number)
-            raise
-        finally:
-            del self.shares[share.number]
-
 
 @asynccontextmanager
-async def working(url: str, lease_s: float = 1.0) -> AsyncIterator[Worker]:
-    worker = Worker(NatsWebhookBus(NatsConfig(servers=(url,)), lease_s=lease_s))
-    async with worker.bus.open(), anyio.create_task_group() as tasks:
-        tasks.start_soon(worker.bus.serve, worker.work, worker.stop)
+async def working(url: str, lease_s: float = 1.0) -> AsyncIterator[Holder[NatsWebhookBus]]:
+    worker = Holder(NatsWebhookBus(NatsConfig(servers=(url,)), lease_s=lease_s))
+    async with worker.open():
         yield worker
-        worker.stop.set()
-
-
-def new(name: str, body: bytes = b"body") -> NewDelivery:
-    return NewDelivery(name, LANE, f'{{"id":"{name}"}}'.encode(), body)
 
 
 async def test_a_delivery_is_stored_once(tmp_path: Path) -> None:
