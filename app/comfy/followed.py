@@ -1,79 +1,22 @@
-"""One prompt that is followed in ComfyUI, and the ways in which it can end."""
+"""One prompt that is followed in ComfyUI, from just before its submission to its end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 
 from app.comfy.busy import Busy
+from app.comfy.ends import End, Failed, Interrupted, Succeeded
 from app.comfy.frames import Frame
-from app.comfy.history import Failure, HistoryEntry, timestamp_ms
+from app.comfy.history import timestamp_ms
 from app.comfy.progress import ProgressMeter
-from schemas.events import FailedNode, Progress
+from schemas.events import Progress
 
-__all__ = ["End", "ExecutionThreadDead", "Failed", "Followed", "Gone", "Interrupted", "Succeeded", "end_of"]
-
-
-@dataclass(frozen=True)
-class Succeeded:
-    """It ran to its end; the entry lists its outputs."""
-
-    entry: HistoryEntry
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A node raised; the entry lists what was saved before."""
-
-    entry: HistoryEntry
-    failure: Failure
-
-    @property
-    def node(self) -> FailedNode | None:
-        """The node at fault, if ComfyUI names one."""
-        return self.failure.node
-
-    @property
-    def message(self) -> str:
-        """ComfyUI's text."""
-        return self.failure.message
-
-    @property
-    def out_of_memory(self) -> bool:
-        """Whether memory was short; after freeing it another try may succeed."""
-        return self.failure.out_of_memory
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """Somebody interrupted it, we or another; the entry lists what was saved before."""
-
-    entry: HistoryEntry
-
-
-@dataclass(frozen=True)
-class Gone:
-    """ComfyUI has it neither in its queue nor in its history: deleted, history cleared, or ComfyUI started anew."""
-
-
-@dataclass(frozen=True)
-class ExecutionThreadDead:
-    """It waits while nothing runs: ComfyUI answers but will never run anything again. Only a restart helps."""
-
-
-End = Succeeded | Failed | Interrupted | Gone | ExecutionThreadDead
-
-
-def end_of(entry: HistoryEntry) -> End:
-    """The end that a history entry tells of."""
-    if entry.failure is not None:
-        return Failed(entry, entry.failure)
-    return Interrupted(entry) if entry.outcome == "interrupted" else Succeeded(entry)
+__all__ = ["Followed"]
 
 
 class Followed:

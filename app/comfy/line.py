@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from app.comfy.followed import Failed, Followed, Interrupted, Succeeded
+from app.comfy.ends import Failed, Interrupted, Succeeded
+from app.comfy.followed import Followed
 
 __all__ = ["Line", "Place"]
 

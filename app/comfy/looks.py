@@ -10,7 +10,8 @@ import anyio
 import structlog
 
 from app.comfy.client import ComfyClient, QueueView
-from app.comfy.followed import ExecutionThreadDead, Followed, Gone, end_of
+from app.comfy.ends import ExecutionThreadDead, Gone, end_of
+from app.comfy.followed import Followed
 from app.comfy.stillness import Stillness
 from app.errors import ComfyUnavailable
 

@@ -16,22 +16,20 @@ import anyio
 import structlog
 
 from app.comfy.client import ComfyClient
-from app.comfy.followed import End, ExecutionThreadDead, Failed, Followed, Gone, Interrupted, Succeeded
+from app.comfy.ends import End, ExecutionThreadDead, Failed, Gone, Interrupted, Succeeded, failure
+from app.comfy.followed import Followed
 from app.comfy.history import HistoryEntry
 from app.comfy.line import Line, Place
-from app.comfy.port import refuses_connections
 from app.comfy.watch import Watch
-from app.errors import Cancelled, ComfyUnavailable, ExecutionFailed, OutOfMemory, TimedOut
+from app.comfy.whereabouts import LOOK_AGAIN_S, Nowhere, Where, Whereabouts
+from app.errors import Cancelled, ComfyUnavailable, TimedOut
 from schemas.events import Progress
 
-__all__ = ["Completed", "Ended", "InQueue", "Nowhere", "Run", "Runs", "Where"]
+__all__ = ["Completed", "Run", "Runs"]
 
 # After an interrupt: how long a node may take to heed it before its prompt is answered without it.
 STOP_WITHIN_S = 10.0
 STOP_AGAIN_S = 2.0
-# A ComfyUI whose port refuses connections for this long has died, and its queue with it.
-REFUSED_FOR_S = 5.0
-LOOK_AGAIN_S = 1.0
 
 T = TypeVar("T")
 
@@ -79,26 +77,6 @@ class Run(Protocol):
 
 
 @dataclass(frozen=True)
-class InQueue:
-    """ComfyUI has it, waiting or running."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """ComfyUI's history has it."""
-
-    entry: HistoryEntry
-
-
-@dataclass(frozen=True)
-class Nowhere:
-    """ComfyUI knows nothing of it."""
-
-
-Where = InQueue | Ended | Nowhere
-
-
-@dataclass(frozen=True)
 class Completed:
     """A run that succeeded.
 
@@ -131,18 +109,15 @@ class Runs:
         self._client = client
         self._watch = watch
         self._line = Line(prefetch + 1)
+        self._whereabouts = Whereabouts(client)
 
     async def find(self, prompt_id: str) -> Where:
-        """Where a prompt is, asked in the order in which it moves: queue first, then history.
+        """Where a prompt is; see ``Whereabouts.find``.
 
         Raises:
             ComfyUnavailable: ComfyUI does not answer.
         """
-        view = await self._client.queue()
-        if prompt_id in view.running or prompt_id in view.pending:
-            return InQueue()
-        entry = await self._client.history(prompt_id)
-        return Ended(entry) if entry else Nowhere()
+        return await self._whereabouts.find(prompt_id)
 
     async def forget(self, prompt_id: str) -> None:
         """Remove an ended run from ComfyUI's history, so that its id can be submitted again."""
@@ -203,7 +178,7 @@ class Runs:
             except ComfyUnavailable as exc:
                 log.warning("submission not answered", reason=str(exc))
                 never_arrived = isinstance(exc.__cause__, aiohttp.ClientConnectorError)
-                if not isinstance(await self._find_when_up(run.prompt_id), Nowhere):
+                if not isinstance(await self._whereabouts.find_when_up(run.prompt_id), Nowhere):
                     followed.submitted(client_id)
                     return {}
                 if not never_arrived:
@@ -217,31 +192,6 @@ class Runs:
             else:
                 followed.submitted(client_id)
                 return accepted.node_errors
-
-    async def _find_when_up(self, prompt_id: str) -> Where:
-        """Look until ComfyUI answers.
-
-        Raises:
-            ComfyUnavailable: Its port refuses connections; it is not running.
-        """
-        refused_since: float | None = None
-        while True:
-            try:
-                return await self.find(prompt_id)
-            except ComfyUnavailable:
-                refused_since = await self._still_refused(refused_since)
-            await anyio.sleep(LOOK_AGAIN_S)
-
-    async def _still_refused(self, since: float | None) -> float | None:
-        """Since when the port refuses connections; None if it does not. Raises when that lasts."""
-        if not await refuses_connections(self._client.base_url):
-            return None
-        now = time.monotonic()
-        if since is not None and now - since >= REFUSED_FOR_S:
-            raise ComfyUnavailable(
-                "ComfyUI is not running: its port refuses connections; start it, or set CMD so that it is watched over"
-            )
-        return since if since is not None else now
 
     async def _to_the_end(self, run: Run, followed: Followed, place: Place) -> HistoryEntry:
         try:
@@ -283,7 +233,7 @@ class Runs:
         while True:
             with anyio.move_on_after(LOOK_AGAIN_S):
                 return await wait()
-            refused_since = None if self._watch.up else await self._still_refused(refused_since)
+            refused_since = None if self._watch.up else await self._whereabouts.still_refused(refused_since)
 
     async def _stop_shielded(self, run: Run, followed: Followed) -> None:
         with anyio.CancelScope(shield=True):
@@ -324,19 +274,3 @@ class Runs:
                 raise ComfyUnavailable(
                     f"the prompt {run.prompt_id} vanished from ComfyUI: it was restarted, or the queue was cleared"
                 )
-
-
-def failure(end: Failed) -> ExecutionFailed:
-    """The error that a failed node leads to."""
-    node = end.node
-    where = f"node {node.node_id} ({node.class_type})" if node else "a node"
-    kind = f"{node.exception_type}: " if node and node.exception_type else ""
-    error: ExecutionFailed
-    if end.out_of_memory:
-        cure = "ask for less (size, batch) or use a larger GPU"
-        error = OutOfMemory(f"{where} ran out of GPU memory: {end.message}; {cure}", node=node)
-    else:
-        location = f"prompt.{node.node_id}" if node else None
-        error = ExecutionFailed(f"{where} failed: {kind}{end.message}", node=node, location=location)
-    error.saved = end.entry.outputs
-    return error

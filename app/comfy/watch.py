@@ -15,13 +15,13 @@ from anyio.abc import TaskGroup
 
 from app.comfy.busy import Busy
 from app.comfy.client import ComfyClient
-from app.comfy.followed import End, ExecutionThreadDead, Failed, Followed, Gone, Interrupted, Succeeded
+from app.comfy.followed import Followed
 from app.comfy.frames import END_TYPES, Frame
 from app.comfy.looks import Looks
 from app.comfy.websocket import FrameSource
 from schemas.events import Progress
 
-__all__ = ["End", "ExecutionThreadDead", "Failed", "Followed", "Gone", "Interrupted", "Succeeded", "Watch"]
+__all__ = ["Watch"]
 
 # At `executing {node: null}` the history was always complete, at `execution_success` up to 409 ms late.
 _CONFIRM_PAUSES_S: Final = (0.0, 0.02, 0.05, 0.1, 0.15, 0.25)

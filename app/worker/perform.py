@@ -11,7 +11,8 @@ import structlog
 
 from app.comfy.history import HistoryEntry
 from app.comfy.outputs import OutputReader, OutputRef, list_outputs
-from app.comfy.run import Completed, Runs, Where
+from app.comfy.run import Completed, Runs
+from app.comfy.whereabouts import Where
 from app.errors import Cancelled, ComfyUnavailable, InternalError, OutOfMemory, PromptError
 from app.metrics import Metrics
 from app.prepare.holds import Hold

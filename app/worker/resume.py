@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.comfy.followed import Failed, Interrupted, Succeeded, end_of
+from app.comfy.ends import Failed, Interrupted, Succeeded, end_of, failure
 from app.comfy.history import HistoryEntry
-from app.comfy.run import Ended, InQueue, Where, failure
+from app.comfy.whereabouts import Ended, InQueue, Where
 from app.errors import Cancelled, PromptError, TimedOut
 from app.worker.settle import exhausted
 from brokers.base import Tries

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.comfy.followed import Failed, Followed, Interrupted, Succeeded
+from app.comfy.ends import Failed, Interrupted, Succeeded
+from app.comfy.followed import Followed
 from app.worker.job import Times
 
 __all__ = ["NodeRun", "Stage", "node_runs", "stages"]

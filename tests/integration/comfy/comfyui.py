@@ -17,7 +17,8 @@ import aiohttp
 import anyio
 
 from app.comfy.client import ComfyClient
-from app.comfy.followed import End, Followed
+from app.comfy.ends import End
+from app.comfy.followed import Followed
 from app.comfy.frames import Frame
 from app.comfy.watch import Watch
 from schemas.events import Progress

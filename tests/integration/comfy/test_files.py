@@ -13,8 +13,8 @@ import pytest
 from comfyui import Comfy
 from PIL import Image
 
+from app.comfy.ends import Succeeded
 from app.comfy.folders import Shared, probe_shared
-from app.comfy.followed import Succeeded
 from app.comfy.outputs import OutputReader, OutputRef, list_outputs
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from comfyui import Comfy, ended, failing, slow, stubborn, until
 
-from app.comfy.followed import Failed, Gone, Interrupted, Succeeded
+from app.comfy.ends import Failed, Gone, Interrupted, Succeeded
 from app.comfy.frames import FRAME_TYPES, Frame
 from app.errors import InvalidPrompt
 from schemas.events import Progress

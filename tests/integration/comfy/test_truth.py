@@ -15,7 +15,8 @@ import anyio
 import pytest
 from comfyui import Comfy, Program, ended, slow, until
 
-from app.comfy.followed import ExecutionThreadDead, Followed, Gone, Succeeded
+from app.comfy.ends import ExecutionThreadDead, Gone, Succeeded
+from app.comfy.followed import Followed
 
 pytestmark = pytest.mark.anyio
 

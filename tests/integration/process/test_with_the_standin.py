@@ -14,8 +14,9 @@ import pytest
 from supervised import Stage, alive, up
 
 from app.comfy.client import ComfyClient
+from app.comfy.ends import ExecutionThreadDead, Succeeded
 from app.comfy.process import Supervisor
-from app.comfy.watch import ExecutionThreadDead, Succeeded, Watch
+from app.comfy.watch import Watch
 from app.errors import ComfyUnavailable
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from app.comfy.followed import Followed, Gone, Interrupted, Succeeded, end_of
+from app.comfy.ends import Gone, Interrupted, Succeeded, end_of
+from app.comfy.followed import Followed
 from app.comfy.frames import Frame
 from app.comfy.history import HistoryEntry
 from schemas.events import Progress

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.comfy.history import HistoryEntry, read_history
-from app.comfy.run import Ended, InQueue, Nowhere
+from app.comfy.whereabouts import Ended, InQueue, Nowhere
 from app.errors import AttemptsExhausted, Cancelled, ExecutionFailed, TimedOut
 from app.worker.resume import Collect, Follow, Submit, TryAgain, resume
 from brokers.base import Tries

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from app.comfy.busy import Busy
-from app.comfy.followed import Followed, Gone, Succeeded
+from app.comfy.ends import Gone, Succeeded
+from app.comfy.followed import Followed
 from app.comfy.frames import Frame
 from app.comfy.history import HistoryEntry
 from app.metrics import LONGEST_CLASS, MOST_CLASSES, OTHER, Metrics
