@@ -247,9 +247,13 @@ def _unlink_all(folder: Path, refs: Iterable[OutputRef], request_id: str) -> Non
 
 
 def _unlink(folder: Path, ref: OutputRef, request_id: str) -> None:
-    if _inside(folder, ref) is None:
+    if (found := _inside(folder, ref)) is None:
         return
     root = _root(folder)
+    # Its name may say one thing and lead elsewhere: `<id>/../other.png`.
+    parts = found.relative_to(root).parts
+    if not (_carries(parts[0], request_id) or _carries(parts[-1], request_id)):
+        return
     path = root / ref.subfolder / str(ref.filename)
     path.unlink(missing_ok=True)
     for parent in _own_folders(root, path, request_id):

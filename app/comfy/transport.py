@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ __all__ = ["Answer", "Transport", "public_url"]
 
 _CONNECT_S: Final = 5.0
 _JSON_LIMIT_BYTES: Final = 256 * 1024 * 1024
+# Values take up to 70 bytes of memory where they are one byte of JSON; what all installed nodes have is a tenth of it.
+_MOST_VALUES: Final = 5_000_000
+# Escapes of characters; one half of a pair is what Python writes for a file name that is no UTF-8.
+_ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
 _CHUNK_BYTES: Final = 1024 * 1024
 # A proxy between us and ComfyUI must not hand us compressed files whose size and hash are not the file's.
 _HEADERS: Final = {"Accept-Encoding": "identity"}
@@ -45,13 +50,13 @@ class Answer:
         return self.body[:1200].decode(errors="replace").strip()[:300]
 
     def json(self) -> Any:
-        """The body decoded; big integers keep their value.
+        """The body decoded; big integers keep their value, half characters are replaced.
 
         Raises:
-            ComfyUnavailable: The body is no JSON, so this is no ComfyUI or a broken one.
+            ComfyUnavailable: The body is no JSON or holds millions of values, so this is no ComfyUI or a broken one.
         """
         try:
-            return pydantic_core.from_json(self.body)
+            return _decoded(self.body)
         except ValueError as exc:
             raise ComfyUnavailable(
                 f"{self.server} answered {self.call} with something that is no JSON; "
@@ -61,7 +66,7 @@ class Answer:
     def object(self) -> dict[str, Any]:
         """The body as a JSON object; an empty one if it is anything else."""
         try:
-            document = pydantic_core.from_json(self.body)
+            document = _decoded(self.body)
         except ValueError:
             return {}
         return document if isinstance(document, dict) else {}
@@ -150,7 +155,8 @@ class Transport:
         """Send one request and hand out its answer unread.
 
         Raises:
-            ComfyUnavailable: No connection, or no answer in time. What the caller's block raises passes unchanged.
+            ComfyUnavailable: No connection, no answer in time, or a compressed one. What the caller's block raises
+                passes unchanged.
         """
         with self._translated(f"{method} {path}"):
             response = await self._session.request(
@@ -161,9 +167,16 @@ class Transport:
                 headers=_HEADERS,
                 timeout=timeout,
                 allow_redirects=False,
+                auto_decompress=False,
                 proxy=None,
             )
         async with response:
+            if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+                # What it unpacks to no length says; a kilobyte may be a gigabyte.
+                raise ComfyUnavailable(
+                    f"ComfyUI at {self.server} answered {method} {path} compressed, which nobody asked for; switch "
+                    "compression off in what stands between."
+                )
             yield response
 
     async def chunks(self, response: aiohttp.ClientResponse, call: str) -> AsyncIterator[bytes]:
@@ -192,6 +205,22 @@ class Transport:
                 f"ComfyUI at {self.server} cannot be reached for {call} ({type(exc).__name__}); "
                 "see whether it runs and COMFYUI_URL is right."
             ) from exc
+
+
+def _decoded(body: bytes) -> Any:
+    """The document; half characters, which Python's encoder writes and no other reads, are replaced.
+
+    Raises:
+        ValueError: No JSON, or millions of values.
+    """
+    if len(body) > _MOST_VALUES and sum(body.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise ValueError(f"more than {_MOST_VALUES} values")
+    try:
+        return pydantic_core.from_json(body)
+    except ValueError:
+        if b"\\ud" not in body.lower():
+            raise
+        return pydantic_core.from_json(_ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], body))
 
 
 def public_url(url: str) -> str:

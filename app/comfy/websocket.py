@@ -18,6 +18,8 @@ from app.comfy.transport import public_url
 
 __all__ = ["FrameSource"]
 
+# As much as answers over HTTP may have: previews and node outputs are far below, only a mad server is above.
+_LARGEST_BYTES: Final = 256 * 1024 * 1024
 _FIRST_PAUSE_S: Final = 0.1
 _STEADY_S: Final = 5.0
 _OPEN_S: Final = 10.0
@@ -36,8 +38,8 @@ class FrameSource:
     Every connection has a client id of its own: with one id on two sockets ComfyUI talks to the newer, and falls
     silent altogether when the older closes. So a prompt is heard of only over the connection it was submitted with.
 
-    ComfyUI sends to all its clients from one loop, which waits for the slowest. Therefore messages may be of any size,
-    are taken off the socket as they come, and ``on_frame`` must return at once.
+    ComfyUI sends to all its clients from one loop, which waits for the slowest. Therefore messages may be of any
+    size up to 256 MiB, are taken off the socket as they come, and ``on_frame`` must return at once.
 
     Args:
         base_url: ComfyUI's HTTP address.
@@ -100,7 +102,7 @@ class FrameSource:
         try:
             connection = await connect(
                 f"{self._url}?clientId={client_id}",
-                max_size=None,
+                max_size=_LARGEST_BYTES,
                 max_queue=None,
                 compression=None,
                 proxy=None,

@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from app.comfy.outputs import LocalOutput, OutputReader, OutputRef
+from app.errors import ExecutionFailed
 from app.worker.job import Job
 from schemas.events import Output
 
@@ -22,6 +23,8 @@ __all__ = ["Delivered", "OutputFile", "OutputSink", "collect", "distinct", "inli
 
 FILES_AT_ONCE = 4
 LONGEST_NAME_BYTES = 255
+# More find no room in any event; making one of a million takes minutes in which nothing else moves.
+MOST_OUTPUTS = 10_000
 
 
 class OutputSink(Protocol):
@@ -69,7 +72,13 @@ async def collect(
 
     Raises:
         OutputMissing: ComfyUI lists a file that cannot be read.
+        ExecutionFailed: There are more outputs than an event can have.
     """
+    if len(refs) > MOST_OUTPUTS:
+        raise ExecutionFailed(
+            f"the prompt put out {len(refs)} files and values, and an event has room for {MOST_OUTPUTS} at most; "
+            "have it put out fewer, or one that holds the others"
+        )
     files: dict[int, OutputFile] = {}
     limit = anyio.CapacityLimiter(FILES_AT_ONCE)
     problems: list[Exception] = []

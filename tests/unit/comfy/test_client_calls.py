@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import uuid
@@ -139,6 +140,43 @@ async def test_an_answer_without_end_is_cut_off(
     client = connect(await serve(web.get("/queue", _answers({"queue_running": ["x" * 2000]}))))
     with pytest.raises(ComfyUnavailable, match="256 MiB"):
         await client.queue()
+
+
+async def test_a_compressed_answer_is_refused_unread(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    """A kilobyte of it may be a gigabyte; nothing of it is unpacked, neither JSON nor a file."""
+
+    async def packed(_: web.Request) -> web.Response:
+        return web.Response(body=gzip.compress(b" " * 1_000_000), headers={"Content-Encoding": "gzip"})
+
+    client = connect(await serve(web.get("/queue", packed), web.get("/view", packed)))
+    with pytest.raises(ComfyUnavailable, match="compressed"):
+        await client.queue()
+    with pytest.raises(ComfyUnavailable, match="compressed"):
+        await client.view("a.png", "", "output", tmp_path / "a.png")
+    assert names(tmp_path) == []
+
+
+async def test_an_answer_of_millions_of_values_is_not_decoded(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets weigh seventy times as much in memory."""
+    monkeypatch.setattr(transport, "_MOST_VALUES", 1000)
+    client = connect(await serve(web.get("/queue", _answers({"queue_running": [[]] * 2000, "queue_pending": []}))))
+    with pytest.raises(ComfyUnavailable, match="no JSON"):
+        await client.queue()
+
+
+async def test_half_characters_do_not_hide_an_answer(serve: Serve, connect: Connect) -> None:
+    """A file whose name is no UTF-8 makes Python write half a character, which is no JSON for anybody else."""
+
+    async def said(_: web.Request) -> web.Response:
+        # As json.dumps has it.
+        text = json.dumps({_ID: {"outputs": {"9": {"text": ["a\udcff", "\ud83d\ude00", "\\ud800", "😀\ud800"]}}}})
+        return web.Response(text=text, content_type="application/json")
+
+    entry = await connect(await serve(web.get(f"/history/{_ID}", said))).history(_ID)
+    assert entry is not None
+    assert entry.outputs == {"9": {"text": ["a�", "😀", "\\ud800", "😀�"]}}
 
 
 async def test_the_queue_gives_the_ids_that_run_and_wait(serve: Serve, connect: Connect) -> None:

@@ -172,20 +172,24 @@ async def test_empty_folders_of_the_request_go_with_its_last_file(client: ComfyC
         _ref("req-1_gone.png"),
         _ref("req-1_\x00.png"),
         _ref("req-1_folder"),
+        _ref("req-2_a.png", "req-1_folder/.."),
+        _ref("req-2_a.png", "req-1_here"),
         OutputRef("1", None, "text", value="req-1"),
     ],
 )
 async def test_nothing_else_is_removed_and_nothing_is_raised(
     client: ComfyClient, output_dir: Path, ref: OutputRef
 ) -> None:
-    """Temp files, files outside, what is not there and what is no file are left alone."""
+    """Temp files, files outside, other requests' files, what is not there and what is no file are left alone."""
     outside = output_dir.parent / "outside"
     outside.mkdir()
     (outside / "secret").write_bytes(b"x")
     (outside / "req-1_secret").write_bytes(b"x")
     (output_dir / "req-1_a.png").write_bytes(b"x")
     (output_dir / "req-1_folder").mkdir()
+    (output_dir / "req-2_a.png").write_bytes(b"x")
     (output_dir / "req-1_link").symlink_to(outside)
+    (output_dir / "req-1_here").symlink_to(output_dir)
     before = sorted(output_dir.parent.rglob("*"))
     await OutputReader(client, output_dir=output_dir).remove([ref], "req-1")
     assert sorted(output_dir.parent.rglob("*")) == before

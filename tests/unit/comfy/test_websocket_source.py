@@ -11,6 +11,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from small_server import Serve
 
+from app.comfy import websocket
 from app.comfy.frames import FRAME_TYPES, Frame
 from app.comfy.websocket import FrameSource
 
@@ -100,6 +101,19 @@ async def test_a_frame_of_any_size_is_taken(serve: Serve) -> None:
         await sockets.opened[0].send_str(json.dumps({"type": "executed", "data": {"text": "x" * 20_000_000}}))
         await listener.until(lambda: len(listener.frames) == 1)
         assert len(listener.frames[0].data["text"]) == 20_000_000
+
+
+async def test_a_message_without_end_costs_the_connection_and_no_more(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound a message is not held any longer; the next connection hears on."""
+    monkeypatch.setattr(websocket, "_LARGEST_BYTES", 100_000)
+    sockets, listener = _Sockets(), _Listener()
+    async with _running(await serve(web.get("/ws", sockets.handle)), listener) as source:
+        await sockets.opened[0].send_str("x" * 200_000)
+        await listener.until(lambda: source.connections == 2 and source.connected)
+        await sockets.opened[-1].send_str(json.dumps({"type": "status", "data": {}}))
+        await listener.until(lambda: len(listener.frames) == 1)
 
 
 async def test_every_connection_has_a_client_id_of_its_own(serve: Serve) -> None:
