@@ -12,6 +12,7 @@ prefix=${TOPIC_PREFIX:-comfyui}
 worker=${WORKER_USER:-User:worker}
 producer=${PRODUCER_USER:-User:producer}
 bridge=${BRIDGE_USER:-User:bridge}
+operator=${OPERATOR_USER:-User:operator}
 # The group's name has no dots of the prefix.
 group=${prefix//./_}.workers
 kafka_acls=${KAFKA_ACLS:-kafka-acls.sh}
@@ -35,9 +36,13 @@ write_topics() {
   for name in "$@"; do allow "$user" --operation Write --operation Describe --operation DescribeConfigs --topic "$prefix.$name"; done
 }
 
-# A worker reads requests and commands, looks up which requests are answered, and writes everything else.
-read_topics "$worker" prompt.request control prompt.complete prompt.failed worker
+# A worker reads requests and commands, looks up which requests are answered, fetches the letter that the replay of a
+# large one refers to, and writes everything else.
+read_topics "$worker" prompt.request control prompt.complete prompt.failed worker prompt.request.dlq
 write_topics "$worker" prompt.complete prompt.failed prompt.progress storage system worker prompt.request.dlq
+# Answered requests are deleted from their topic (DeleteRecords). Without this they stay, and are answered once more
+# should Kafka ever forget the group's offsets. Kafka knows no smaller right: it covers deleting that topic too.
+allow "$worker" --operation Delete --topic "$prefix.prompt.request"
 allow "$worker" --operation Read --operation Describe --group "$group"
 # Answer and offset are one transaction; its id begins with the group's name.
 allow "$worker" --operation Write --operation Describe --transactional-id "$group-" --resource-pattern-type prefixed
@@ -56,3 +61,10 @@ for topic in webhook webhook-body webhook-lease; do
 done
 allow "$bridge" --operation Write --operation Describe --transactional-id "${prefix//./_}.webhook-" --resource-pattern-type prefixed
 allow "$bridge" --operation IdempotentWrite --operation DescribeConfigs --cluster
+
+# Who lists and replays dead letters reads what was sent, secrets included; a replay hides its letter by a tombstone.
+read_topics "$operator" prompt.request prompt.request.dlq control prompt.complete prompt.failed prompt.progress storage system worker
+write_topics "$operator" prompt.request prompt.request.dlq control
+allow "$operator" --operation Describe --group "$group"
+allow "$operator" --operation Write --operation Describe --transactional-id "$group-replay"
+allow "$operator" --operation IdempotentWrite --operation DescribeConfigs --cluster

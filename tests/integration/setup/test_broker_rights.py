@@ -259,6 +259,16 @@ async def test_the_acls_of_kafka_are_set_one_by_one(tmp_path: Path) -> None:
         assert any(call.endswith(topic) for call in producer) is (channel is not Channel.DEAD_LETTER), channel
     assert any(f"--group {names.worker_group}" in call for call in worker)
     assert any(f"--transactional-id {names.worker_group}- --resource-pattern-type prefixed" in call for call in worker)
+    # Settled requests are deleted, and the letter of a large replay is read.
+    [delete] = [call for call in calls if "--operation Delete" in call]
+    assert delete in worker
+    assert delete.endswith(f"--topic {names.topic(Channel.REQUEST)}")
+    letters = f"--topic {names.topic(Channel.DEAD_LETTER)}"
+    assert any(call.endswith(letters) and "--operation Read" in call for call in worker)
+    operator = [call for call in calls if "User:operator" in call]
+    assert any(call.endswith(letters) and "--operation Read" in call for call in operator)
+    assert any(call.endswith(letters) and "--operation Write" in call for call in operator)
+    assert any(f"--transactional-id {names.worker_group}-replay" in call for call in operator)
     bridge = [call for call in calls if "User:bridge" in call]
     for own in ("webhook", "webhook-body", "webhook-lease"):
         assert any(call.endswith(f"--topic team.blue-{own}") for call in bridge), own
