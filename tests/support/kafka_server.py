@@ -319,7 +319,8 @@ class Kafka:
         client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         try:
             await client.start()
-            if ours := [name for name in await client.list_topics() if name.startswith(f"{self.prefix}.")]:
+            beginnings = (f"{self.prefix}.", f"{self.prefix}-")
+            if ours := [name for name in await client.list_topics() if name.startswith(beginnings)]:
                 await client.delete_topics(ours)
         finally:
             await client.close()

@@ -20,9 +20,17 @@ from tests.support.stack import Stack, graph, run_stack
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
-# Spans leave at once.
-QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "100", "TOPIC_PREFIX": "traced"}
-STAGES = ["claim", "prepare", "comfyui_queue", "run", "collect", "store", "send traced.prompt.complete"]
+STAGES = ["claim", "prepare", "comfyui_queue", "run", "collect", "store"]
+
+
+def quick() -> dict[str, str]:
+    """Spans leave at once; channels of each deployment's own, where several follow one another on one broker."""
+    return {"OTEL_BSP_SCHEDULE_DELAY": "100", "TOPIC_PREFIX": f"traced{secrets.token_hex(4)}"}
+
+
+def channel(stack: Stack, name: str) -> str:
+    """As spans name it."""
+    return f"{stack.env['TOPIC_PREFIX']}.{name}"
 
 
 @dataclass
@@ -37,7 +45,7 @@ class Traced:
 async def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Traced]:
     """One for all tests that change nothing of it, on each broker."""
     run = run_kafka_stack if request.param == "kafka" else run_stack
-    async with run_collector() as collector, run(tmp_path_factory.mktemp("traced"), **QUICK) as stack:
+    async with run_collector() as collector, run(tmp_path_factory.mktemp("traced"), **quick()) as stack:
         worker = stack.worker(
             await stack.comfy(),
             OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces",
@@ -67,7 +75,7 @@ async def send_traced(stack: Stack, collector: Collector, request_id: str, secon
     await stack.outside.send(request, {"traceparent": traceparent})
     event = await stack.outside.terminal(request_id)
     assert event.headers["traceparent"].split("-")[1] == trace
-    return await collector.until(trace, "process traced.prompt.request", "queue"), span
+    return await collector.until(trace, f"process {channel(stack, 'prompt.request')}", "queue"), span
 
 
 async def test_one_trace_from_the_producer_to_the_terminal_event(traced: Traced) -> None:
@@ -75,19 +83,19 @@ async def test_one_trace_from_the_producer_to_the_terminal_event(traced: Traced)
     collector, stack = traced.collector, traced.stack
     worker = stack.workers[0]
     spans, parent = await send_traced(stack, collector, "traced-1", 0.6)
-    root = named(spans, "process traced.prompt.request")
+    root = named(spans, f"process {channel(stack, 'prompt.request')}")
     assert {span.service for span in spans} == {"comfybus-worker"}
     assert (root.parent, root.kind) == (parent, "consumer")
     assert root.attributes["messaging.system"] == stack.broker.url.partition("://")[0]
     assert root.attributes["messaging.operation.type"] == "process"
-    assert root.attributes["messaging.destination.name"] == "traced.prompt.request"
+    assert root.attributes["messaging.destination.name"] == channel(stack, "prompt.request")
     assert root.attributes["messaging.message.id"] == "traced-1"
     assert root.attributes["messaging.consumer.group.name"]
     assert root.attributes["messaging.client.id"] == worker.name
     assert root.attributes["comfybus.outcome"] == "complete"
     inside = [span for span in spans if span.parent == root.id]
-    assert [span.name for span in inside] == STAGES
-    sent = named(spans, "send traced.prompt.complete")
+    assert [span.name for span in inside] == [*STAGES, f"send {channel(stack, 'prompt.complete')}"]
+    sent = named(spans, f"send {channel(stack, 'prompt.complete')}")
     assert (sent.kind, sent.attributes["messaging.operation.type"]) == ("producer", "send")
     event = await stack.outside.terminal("traced-1")
     assert event.headers["traceparent"].split("-")[2] == sent.id
@@ -110,7 +118,7 @@ async def test_the_spans_add_up_to_the_wall_time(traced: Traced) -> None:
     await stack.outside.send({"id": "warm", "prompt": graph(color=1)})
     await stack.outside.terminal("warm")
     spans, _ = await send_traced(stack, collector, "traced-2", 2.0)
-    root = named(spans, "process traced.prompt.request")
+    root = named(spans, f"process {channel(stack, 'prompt.request')}")
     queue = named(spans, "queue")
     stages = [span for span in spans if span.parent == root.id]
     event = await stack.outside.terminal("traced-2")
@@ -138,8 +146,8 @@ async def test_failures_and_secrets(traced: Traced) -> None:
         "webhook_v2": "https://example.com/s3cr3t",
     }
     await stack.outside.send(request, {"traceparent": traceparent})
-    spans = await collector.until(trace, "process traced.prompt.request", within_s=60)
-    root = named(spans, "process traced.prompt.request")
+    spans = await collector.until(trace, f"process {channel(stack, 'prompt.request')}", within_s=60)
+    root = named(spans, f"process {channel(stack, 'prompt.request')}")
     assert root.failed
     prepare = named(spans, "prepare")
     assert prepare.failed
@@ -154,8 +162,8 @@ async def test_without_a_producers_trace_the_worker_begins_one(traced: Traced) -
     await stack.outside.send({"id": "own-1", "prompt": graph()})
     event = await stack.outside.terminal("own-1")
     trace = event.headers["traceparent"].split("-")[1]
-    spans = await collector.until(trace, "process traced.prompt.request")
-    assert named(spans, "process traced.prompt.request").parent == ""
+    spans = await collector.until(trace, f"process {channel(stack, 'prompt.request')}")
+    assert named(spans, f"process {channel(stack, 'prompt.request')}").parent == ""
     silent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
     await stack.outside.send({"id": "quiet-1", "prompt": graph(color=2)}, {"traceparent": silent})
     event = await stack.outside.terminal("quiet-1")
@@ -170,7 +178,7 @@ async def test_without_a_producers_trace_the_worker_begins_one(traced: Traced) -
 @pytest.mark.full
 async def test_a_collector_that_is_away_costs_no_prompt(tmp_path: Path) -> None:
     """Prompts are answered, and the worker ends in time."""
-    async with run_stack(tmp_path, **QUICK) as stack:
+    async with run_stack(tmp_path, **quick()) as stack:
         nobody = f"http://127.0.0.1:{free_port()}"
         worker = stack.worker(await stack.comfy(), OTEL_EXPORTER_OTLP_ENDPOINT=nobody)
         await worker.start()
@@ -200,7 +208,7 @@ async def test_the_trace_goes_on_in_the_bridge(tmp_path: Path) -> None:
     """A webhook's delivery is a child of the span that sent the event, and its receiver gets the trace."""
     receivers = Receivers()
     await receivers.start()
-    async with run_collector() as collector, run_stack(tmp_path, **QUICK) as stack:
+    async with run_collector() as collector, run_stack(tmp_path, **quick()) as stack:
         await stack.worker(await stack.comfy(), OTEL_EXPORTER_OTLP_ENDPOINT=collector.url).start()
         port = free_port()
         env = {
@@ -210,7 +218,7 @@ async def test_the_trace_goes_on_in_the_bridge(tmp_path: Path) -> None:
             "BROKER_URL": stack.broker.url,
             "ALLOWED_PRIVATE_HOSTS": "127.0.0.1",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-            **QUICK,
+            **{name: stack.env[name] for name in quick()},
         }
         bridge = launch([sys.executable, "-m", "app", "bridge"], tmp_path / "bridge.log", env)
         try:
@@ -218,9 +226,11 @@ async def test_the_trace_goes_on_in_the_bridge(tmp_path: Path) -> None:
             trace, _, traceparent = producer()
             request = {"id": "hook-1", "prompt": graph(), "webhook_v2": receivers.url("hook?token=s3cr3t")}
             await stack.outside.send(request, {"traceparent": traceparent})
-            spans = await collector.until(trace, "process traced.prompt.complete", "process traced.prompt.request")
-            sent = named(spans, "send traced.prompt.complete")
-            processed = named(spans, "process traced.prompt.complete")
+            spans = await collector.until(
+                trace, f"process {channel(stack, 'prompt.complete')}", f"process {channel(stack, 'prompt.request')}"
+            )
+            sent = named(spans, f"send {channel(stack, 'prompt.complete')}")
+            processed = named(spans, f"process {channel(stack, 'prompt.complete')}")
             assert (processed.service, processed.kind, processed.parent) == ("comfybus-bridge", "consumer", sent.id)
             posted = named(spans, "POST")
             assert (posted.kind, posted.parent) == ("client", processed.id)

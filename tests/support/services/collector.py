@@ -51,7 +51,7 @@ class Collector:
         """The spans of one trace in the order in which they began."""
         return sorted((span for span in self.spans if span.trace == trace), key=lambda span: span.begin_ns)
 
-    async def until(self, trace: str, *wanted: str, within_s: float = 30) -> list[Seen]:
+    async def until(self, trace: str, *wanted: str, within_s: float = 60) -> list[Seen]:
         """Wait until spans whose names begin so have come."""
         with anyio.move_on_after(within_s):
             while not all(any(span.name.startswith(name) for span in self.of(trace)) for name in wanted):
