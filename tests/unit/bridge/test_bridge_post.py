@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -135,3 +135,42 @@ async def test_through_a_proxy() -> None:
         proxy = f"http://127.0.0.1:{port}"
         assert (await post("http://receiver.example/hook", proxy=proxy)).status == 204
         assert (await post("http://10.0.0.1/hook", proxy=proxy)).forbidden
+
+
+@pytest.mark.parametrize(
+    ("once", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-Y: " + b"z" * 8000 + b"\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+        (b"HTTP/1.1 200 OK\r\nX-Y: ", b"z" * 8000),
+    ],
+    ids=["headers", "promises", "one header"],
+)
+async def test_an_answer_whose_head_never_ends(once: bytes, again: bytes) -> None:
+    """It is left at the bound on heads or on time, whichever comes first, and costs no memory until then."""
+
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(once)
+        with suppress(ConnectionError):
+            while True:
+                writer.write(again)
+                await writer.drain()
+                # A flood would hold up the loop that both sides share here.
+                await asyncio.sleep(0.001)
+        writer.transport.abort()
+        over.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        began = time.monotonic()
+        answer = await post(f"http://127.0.0.1:{port}/hook", timeout_s=1)
+        assert answer.status is None
+        assert answer.trouble
+        assert time.monotonic() - began < 10
+        await asyncio.wait_for(over.wait(), 10)
+    finally:
+        server.close()
+        await server.wait_closed()
