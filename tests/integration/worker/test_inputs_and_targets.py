@@ -67,6 +67,9 @@ class FileServer:
         return response
 
     async def put(self, request: web.Request) -> web.Response:
+        if request.path.startswith("/closed/"):
+            await request.read()
+            return web.Response(status=403)
         self.authorizations.append(request.headers.get("Authorization"))
         self.stored[request.path] = await request.read()
         return web.Response(status=201)
@@ -176,6 +179,14 @@ async def test_outputs_go_where_the_request_wants_them(lab: Stack, files: FileSe
     for name in ("transfers", "transfer_bytes", "transfer_seconds"):
         for event in ("downloaded", "uploaded"):
             assert f'comfybus_{name}_total{{backend="http",event="{event}"}}' in counted
+
+
+async def test_a_target_that_refuses_after_the_run_is_a_failure(lab: Stack, files: FileServer) -> None:
+    """The run went well and its file is taken nowhere: prompt.failed says so, never a URL of nothing."""
+    body = await run(lab, "refused-1", prompt=graph(), http_upload={"url_prefix": f"{files.url}/closed"})
+    assert (body["type"], body["code"]) == ("prompt.failed", "upload_failed")
+    assert "images" not in body
+    assert any(event.body.get("status") == "storing" for event in lab.outside.heard("refused-1"))
 
 
 async def test_the_progress_of_a_download_is_the_prompts(lab: Stack, files: FileServer) -> None:
