@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from app.tracing import attributes as names
 from app.tracing.config import TracingConfig
 from app.worker.job import Job
-from app.worker.perform import Complete, HandBack
+from app.worker.outcome import Complete, HandBack
 from app.worker.settle import Fail, Retry
 from app.worker.timeline import NodeRun, Stage, node_runs, stages
 from brokers.channels import Channel, Names

@@ -1,26 +1,31 @@
-"""What happens around the prompts: installed before ComfyUI starts, warmed up after each of its starts, recycled."""
+"""What ComfyUI needs around the prompts: waited for, asked for its folders, warmed up after each start, recycled."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import structlog
 
+from app.comfy.client import ComfyClient
+from app.comfy.folders import Shared, probe_shared
 from app.comfy.outputs import OutputReader
 from app.comfy.process import Supervisor
 from app.comfy.run import Runs
-from app.errors import PromptError
+from app.comfy.watch import Watch
+from app.errors import ComfyUnavailable, PromptError
 from app.prepare.prepare import Preparer
 from app.setup.recycle import Recycling, held_memory_bytes
 from app.setup.warmup import WarmUp, warm_up
 
-__all__ = ["Recycler", "Warmth"]
+__all__ = ["Recycler", "Warmth", "find_folders", "until_answers"]
 
 WARM_UP_AGAIN_S = 5.0
 LOOK_AT_MEMORY_S = 5.0
+COMFY_PAUSE_S = 1.0
 
 log = structlog.get_logger("comfybus.life")
 
@@ -60,6 +65,26 @@ class Warmth:
             else:
                 break
         self.warm = not self._cold.is_set()
+
+
+async def until_answers(watch: Watch, client: ComfyClient) -> None:
+    """Wait until ComfyUI answers on its websocket and over HTTP."""
+    while not (watch.up and await client.alive()):
+        log.warning("waiting for ComfyUI", url=client.base_url)
+        await anyio.sleep(COMFY_PAUSE_S)
+
+
+async def find_folders(client: ComfyClient, input_folder: Path | None, output_folder: Path | None) -> Shared:
+    """Which of ComfyUI's folders are ours too, asked until it says; the others' files travel over HTTP."""
+    while True:
+        try:
+            shared = await probe_shared(client, input_folder, output_folder)
+        except ComfyUnavailable as exc:
+            log.warning("folders not probed", reason=str(exc))
+            await anyio.sleep(COMFY_PAUSE_S)
+        else:
+            log.info("folders probed", input_shared=shared.input, output_shared=shared.output)
+            return shared
 
 
 class Recycler:

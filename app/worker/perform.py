@@ -1,10 +1,10 @@
-"""One prompt from its claim to its outcome, and the outcome to its terminal event."""
+"""One prompt from its claim to its outcome, and from there to the settled request."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -18,45 +18,19 @@ from app.metrics import Metrics
 from app.prepare.holds import Hold
 from app.storage.secrets import Scrubber
 from app.worker import store
-from app.worker.answer import fit
-from app.worker.echo import Echo
-from app.worker.events import EventMaker
 from app.worker.inputs import RequestInputs
 from app.worker.job import Job
 from app.worker.measure import Swaps, measure
+from app.worker.outcome import Complete, HandBack, Outcome
 from app.worker.resume import Collect, Follow, Submit, TryAgain, resume
 from app.worker.settle import Fail, Retry, after_failure, retry_delay_s
-from brokers.base import BrokerError, Bus, Letter, Message, Tries
-from schemas.events import ComfyExecution, NodeStart, PromptComplete, PromptFailed, Stats
+from app.worker.terminal import Terminals
+from brokers.base import BrokerError, Tries
 from schemas.prompt import Graph, PromptRequest
 
-__all__ = ["Complete", "HandBack", "Outcome", "Performer"]
+__all__ = ["Limits", "Performer"]
 
 log = structlog.get_logger("comfybus.perform")
-
-# Interrupting, noting it in the ledger and handing back, when a drain's time is up.
-STOP_WITHIN_S = 20.0
-
-
-@dataclass(frozen=True)
-class Complete:
-    """The prompt ran; its outputs lie here, ready to be put into the event or elsewhere."""
-
-    graph: Graph
-    completed: Completed
-    refs: list[OutputRef]
-    files: dict[int, store.OutputFile]
-    delivered: store.Delivered
-    event: Message | None = None
-    """The terminal event, if it had to be made to see whether the outputs have room in it."""
-
-
-@dataclass(frozen=True)
-class HandBack:
-    """The request goes back to the broker, unspent."""
-
-
-Outcome = Complete | Fail | Retry | HandBack
 
 
 class _Later(Exception):
@@ -79,10 +53,9 @@ class Limits:
 class Performer:
     """Everything a prompt meets between broker and broker; one instance for all prompts."""
 
-    bus: Bus
     runs: Runs
     reader: OutputReader
-    maker: EventMaker
+    terminals: Terminals
     metrics: Metrics
     inputs: RequestInputs
     scrubber: Callable[[Job], Scrubber]
@@ -90,7 +63,6 @@ class Performer:
     convert: Callable[[Job], store.Convert | None]
     limits: Limits
     scratch: Path
-    stop_within_s: float = field(default=STOP_WITHIN_S)
 
     def __post_init__(self) -> None:
         self._swaps = Swaps(self.metrics)
@@ -111,15 +83,11 @@ class Performer:
             except Exception as exc:
                 log.exception("fault of ours")
                 return await self._failed(job, InternalError(f"a fault inside Comfybus ({type(exc).__name__}: {exc})"))
-        if job.stop_reason == "cancelled":
-            return Fail(Cancelled("the prompt was cancelled"), dead_letter=False)
-        return HandBack()
+        return _stopped(job)
 
     async def _failed(self, job: Job, error: PromptError) -> Outcome:
-        if job.stop_reason == "cancelled":
-            return Fail(Cancelled("the prompt was cancelled"), dead_letter=False)
-        if job.stop_reason == "drained":
-            return HandBack()
+        if job.stop_reason is not None:
+            return _stopped(job)
         if isinstance(error, OutOfMemory):
             await self.runs.free()
         return after_failure(error, job.tries, self.limits.max_attempts)
@@ -203,7 +171,7 @@ class Performer:
             return None
         delivered = await store.inline(refs, files)
         complete = Complete(graph, completed, refs, files, delivered)
-        event = self._fitting(job, self._complete_event(job, complete), whole=True)
+        event = self.terminals.whole(job, complete)
         return replace(complete, event=event) if event is not None else None
 
     # --- the answer
@@ -211,46 +179,14 @@ class Performer:
     async def answer(self, job: Job, outcome: Complete | Fail) -> None:
         """Publish the terminal event and settle; afterwards remove what is no longer needed."""
         job.answering()
-        letter = self._letter(job, outcome.error) if isinstance(outcome, Fail) and outcome.dead_letter else None
-        stored = await job.delivery.settle(job.traced(self._terminal(job, outcome)), letter)
+        event = job.traced(self.terminals.message(job, outcome))
+        stored = await job.delivery.settle(event, self.terminals.letter(job, outcome))
         job.times.answered = time.monotonic()
         self._count(job, outcome, stored=stored)
         measure(self.metrics, job)
         refs = outcome.refs if isinstance(outcome, Complete) else list_outputs(outcome.error.saved, {})
         await self.reader.remove(refs, job.key.id)
         await job.remove_scratch()
-
-    def _terminal(self, job: Job, outcome: Complete | Fail) -> Message:
-        """The terminal event as a message that fits the broker; whatever the outcome holds there is one."""
-        if isinstance(outcome, Complete) and outcome.event is not None:
-            return outcome.event
-        event: PromptComplete | PromptFailed
-        try:
-            if isinstance(outcome, Complete):
-                event = self._complete_event(job, outcome)
-            else:
-                event = self._failed_event(job, outcome.error)
-            return self._fitting(job, event) or self._message(job, self._bare_event(job, event))
-        except (ValueError, TypeError, RecursionError) as exc:
-            # ComfyUI's account may be shaped in ways nobody thought of; its request is answered all the same.
-            log.exception("terminal event could not be built")
-            why = InternalError(f"the answer could not be put into words ({type(exc).__name__}); the log has more")
-            failed = PromptFailed(**job.common, error=str(why), code=why.code, retryable=True)
-            return self._message(job, self._bare_event(job, failed))
-
-    def _fitting(self, job: Job, event: PromptComplete | PromptFailed, *, whole: bool = False) -> Message | None:
-        """The event, shortened as little as the broker's limit allows; ``whole``: nothing may be cut off."""
-        message: Message | None = None
-
-        def fits(form: PromptComplete | PromptFailed) -> bool:
-            nonlocal message
-            message = None if whole and form.truncated else self._message(job, form)
-            return message is not None and self.bus.size_bytes(message) <= self.bus.max_message_bytes
-
-        return message if fit(event, fits) is not None else None
-
-    def _message(self, job: Job, event: PromptComplete | PromptFailed) -> Message:
-        return self.maker.terminal(event, job.key, job.intake.headers)
 
     def _count(self, job: Job, outcome: Complete | Fail, *, stored: bool) -> None:
         code = "" if isinstance(outcome, Complete) else outcome.error.code
@@ -267,78 +203,13 @@ class Performer:
         else:
             log.info("prompt complete", outputs=len(outcome.refs), attempt=job.tries.attempt)
 
-    def _complete_event(self, job: Job, outcome: Complete) -> PromptComplete:
-        redact = Echo(self.scrubber(job))
-        delivered = outcome.delivered
-        return PromptComplete(
-            **job.common,
-            **redact.echo(job.intake.echo),
-            prompt=redact.json(outcome.graph),
-            images=delivered.images,
-            filenames=delivered.filenames,
-            outputs=delivered.outputs,
-            stats=_stats(job, outcome.completed),
-            node_errors=dict(outcome.completed.node_errors) or None,
-        )
 
-    def _failed_event(self, job: Job, error: PromptError) -> PromptFailed:
-        redact = Echo(self.scrubber(job))
-        return PromptFailed(
-            **job.common,
-            **redact.echo(job.intake.echo),
-            error=redact.sentence(str(error)),
-            code=error.code,
-            location=redact.place(error.location),
-            node=redact.node(error.node),
-            node_errors=redact.json(error.node_errors),
-            retryable=error.retryable,
-            prompt=redact.json(job.intake.prompt),
-            source=job.delivery.origin.source if job.intake.refusal is not None else None,
-        )
-
-    def _bare_event(self, job: Job, event: PromptComplete | PromptFailed) -> PromptFailed:
-        """The last resort of an event that cannot be made to fit."""
-        why = event.error[:500] if isinstance(event, PromptFailed) else "its result is larger than the broker takes"
-        code = event.code if isinstance(event, PromptFailed) else "internal"
-        return PromptFailed(**job.common, error=why, code=code, retryable=False, truncated=True)
-
-    def _letter(self, job: Job, error: PromptError) -> Letter:
-        return Letter(
-            reason=self.scrubber(job).text(str(error))[:1000],
-            code=error.code,
-            worker=self.maker.worker,
-            attempts=job.tries.attempt,
-            request_id=job.key.id,
-            id_was_derived=job.intake.id_was_derived,
-            replay=job.key.replay,
-        )
+def _stopped(job: Job) -> Outcome:
+    """A prompt that was stopped from outside: cancelled, drained, or its delivery was lost."""
+    if job.stop_reason == "cancelled":
+        return Fail(Cancelled("the prompt was cancelled"), dead_letter=False)
+    return HandBack()
 
 
 def _as_it_ran(entry: HistoryEntry) -> Graph:
     return {node: dict(value) for node, value in entry.graph.items() if isinstance(value, Mapping)}
-
-
-def _stats(job: Job, completed: Completed) -> Stats:
-    """Where the time went, in milliseconds; what an earlier delivery spent is not known here."""
-    entry, times = completed.entry, job.times
-    now = time.monotonic()
-    duration = entry.end_ms - entry.start_ms if entry.start_ms is not None and entry.end_ms is not None else None
-    prepared = times.prepared or times.picked_up
-    return Stats(
-        comfy_execution=ComfyExecution(
-            start=entry.start_ms,
-            end=entry.end_ms,
-            duration=duration,
-            nodes={node: NodeStart(start=at) for node, at in completed.node_starts_ms.items()},
-        ),
-        preprocess_time=_ms(prepared - times.picked_up),
-        comfy_round_trip_time=_ms(times.ended - prepared + times.fetched),
-        postprocess_time=_ms(times.converted),
-        upload_time=_ms(times.stored),
-        total_time=_ms(now - times.picked_up),
-        queue_time=job.queue_time_ms,
-    )
-
-
-def _ms(seconds: float) -> int:
-    return max(0, round(seconds * 1000))

@@ -20,7 +20,8 @@ from app.metrics import Metrics
 from app.worker.cancels import Cancels
 from app.worker.intake import Intake, read_delivery
 from app.worker.job import Job
-from app.worker.perform import Complete, HandBack, Performer
+from app.worker.outcome import Complete, HandBack
+from app.worker.perform import Performer
 from app.worker.settle import Fail, Retry
 from brokers.base import BrokerError, Bus, Claim, Delivery, Health, RequestKey, RequestOrigin, Tries
 from brokers.lost import Lost
@@ -34,6 +35,8 @@ NOT_READY_PAUSE_S = 0.25
 CLAIM_TRIES = 5
 CLAIM_PAUSE_S = 0.5
 FAULT_PAUSE_S = 10.0
+# Interrupting, noting it in the ledger and handing back, when a drain's time is up.
+STOP_WITHIN_S = 20.0
 # One for all: traces that are off cost nothing.
 UNTRACED = nullcontext()
 
@@ -140,7 +143,7 @@ class Pipeline:
         for job in list(self._jobs.values()):
             log.info("time is up, handing back", request_id=job.key.id)
             job.stop("drained")
-        with anyio.move_on_after(self._performer.stop_within_s):
+        with anyio.move_on_after(STOP_WITHIN_S):
             await self._idle.wait()
 
     def hand_back(self) -> int:

@@ -14,12 +14,12 @@ import structlog
 from anyio.abc import TaskGroup
 
 from app.comfy.client import ComfyClient
-from app.comfy.folders import Shared, probe_shared
+from app.comfy.folders import Shared
 from app.comfy.outputs import OutputReader
 from app.comfy.process import Supervisor
 from app.comfy.run import Runs
 from app.comfy.watch import Watch
-from app.errors import ComfybusError, ComfyUnavailable
+from app.errors import ComfybusError
 from app.images import Converter
 from app.metrics import Metrics
 from app.prepare.prepare import Folders
@@ -31,6 +31,7 @@ from app.settings.tree import SHIPPED_WORKFLOWS
 from app.setup.installation import Installation
 from app.setup.salad import DeletionCost
 from app.setup.warmup import WarmUp
+from app.storage.secrets import Scrubber
 from app.storage.stores import Stores
 from app.worker.absence import Absence
 from app.worker.broker import letter_reader, output_bucket
@@ -43,19 +44,19 @@ from app.worker.http import Probes
 from app.worker.inputs import RequestInputs, make_inputs, resolve_reference
 from app.worker.intake import Intake
 from app.worker.job import Job
-from app.worker.life import Recycler, Warmth
+from app.worker.life import Recycler, Warmth, find_folders, until_answers
 from app.worker.outbox import Outbox
 from app.worker.perform import Limits, Performer
 from app.worker.pipeline import UNTRACED, Pipeline
 from app.worker.presence import Presence
+from app.worker.readiness import Readiness
 from app.worker.sinks import StoresSink, converting, scrubber_of
 from app.worker.system import SystemEvents
+from app.worker.terminal import Terminals
 from app.worker.transfers import Transfers
-from brokers.base import Bus, Delivery, Health, Tries
+from brokers.base import Bus, Delivery, Tries
 
 __all__ = ["Worker"]
-
-COMFY_PAUSE_S = 1.0
 
 log = structlog.get_logger("comfybus.worker")
 
@@ -85,20 +86,13 @@ class Worker:
         self._bus = bus
         self._scratch = scratch
         self._stop = stop
-        self._warm = False
         self._pipeline: Pipeline | None = None
         self._tasks: TaskGroup
         self._metrics = Metrics()
         self._maker = EventMaker(settings.worker)
         self._outbox = Outbox(bus, 1 / settings.progress_rate)
         self._client = ComfyClient(settings.comfy_url, session)
-        self._system = SystemEvents(
-            self._outbox,
-            self._maker,
-            settings.system_metadata,
-            self._job_of,
-            lambda job: scrubber_of(job, self.stores),
-        )
+        self._system = SystemEvents(self._outbox, self._maker, settings.system_metadata, self._job_of, self._scrubber)
         self._watch = Watch(self._client, system_events=settings.published_events, on_system_event=self._system.take)
         self.transfers = Transfers(self._outbox, self._maker, self._metrics, settings.system_metadata)
         self._downloads = Downloads(self.transfers.take, self._models_changed)
@@ -126,16 +120,22 @@ class Worker:
         self._failure: ComfybusError | None = None
         self._inputs: RequestInputs | None = None
         self._workflows: tuple[WorkflowInfo, ...] = ()
-        self._recycler: Recycler | None = None
         process = process_config(settings)
         self._supervisor = Supervisor(process, self._client.alive, on_start=self._comfy_started) if process else None
+        self._readiness = Readiness(
+            settings, self._watch, self._supervisor, self._warmth, draining=stop.is_set, broker=bus.health
+        )
         self._watch_metrics()
-        self.probes = Probes(
-            was_warm=lambda: self._warm,
-            ready=self.ready,
+
+    @property
+    def probes(self) -> Probes:
+        """What the HTTP side asks."""
+        return Probes(
+            was_warm=lambda: self._readiness.was_warm,
+            ready=self._readiness.of_worker,
             models=self._client.models,
             metrics=self._metrics,
-            topic_prefix=settings.topic_prefix,
+            topic_prefix=self._settings.topic_prefix,
             workflows=lambda: self._workflows,
         )
 
@@ -169,8 +169,9 @@ class Worker:
                 tasks.start_soon(self.installation.after_start)
             if self._supervisor is not None:
                 tasks.start_soon(self._guarded, self._supervisor.run)
-                self._recycler = Recycler(recycling(self._settings), self._supervisor, lambda: bool(self._in_flight))
-                tasks.start_soon(self._recycler.run)
+                recycler = Recycler(recycling(self._settings), self._supervisor, lambda: bool(self._in_flight))
+                self._readiness.recycling = lambda: recycler.reason
+                tasks.start_soon(recycler.run)
             await self._work_when_ready(tasks)
         except ComfybusError as exc:
             self._give_up(exc)
@@ -206,34 +207,16 @@ class Worker:
 
     async def _work_when_ready(self, tasks: TaskGroup) -> None:
         """Wait for ComfyUI and for the cancels of the last day, then take requests."""
-        await self._until_comfy_answers()
+        await until_answers(self._watch, self._client)
         await self._bus.commands_read.wait()
         workflows = await anyio.to_thread.run_sync(Workflows.load, self._settings.workflow_dir or SHIPPED_WORKFLOWS)
         self._workflows = tuple(workflows.describe_all())
-        shared = await self._find_folders()
+        shared = await find_folders(self._client, self._settings.input_folder, self._settings.output_folder)
         self._pipeline = self._make_pipeline(shared, workflows, tasks)
         tasks.start_soon(self._presence.run)
         if self._settings.uses_kafka:
-            tasks.start_soon(Absence(lambda: self._comfy_up, self._pipeline.hand_back).run)
+            tasks.start_soon(Absence(self._readiness.comfy_up, self._pipeline.hand_back).run)
         await self._pipeline.run()
-
-    async def _until_comfy_answers(self) -> None:
-        while not (self._watch.up and await self._client.alive()):
-            log.warning("waiting for ComfyUI", url=self._settings.comfy_url)
-            await anyio.sleep(COMFY_PAUSE_S)
-
-    async def _find_folders(self) -> Shared:
-        """Which of ComfyUI's folders are ours too; the others' files travel over HTTP."""
-        settings = self._settings
-        while True:
-            try:
-                shared = await probe_shared(self._client, settings.input_folder, settings.output_folder)
-            except ComfyUnavailable as exc:
-                log.warning("folders not probed", reason=str(exc))
-                await anyio.sleep(COMFY_PAUSE_S)
-            else:
-                log.info("folders probed", input_shared=shared.input, output_shared=shared.output)
-                return shared
 
     def _make_pipeline(self, shared: Shared, found: Workflows, tasks: TaskGroup) -> Pipeline:
         settings = self._settings
@@ -251,13 +234,12 @@ class Worker:
         tasks.start_soon(self._downloads.run, self.stores.fetch, places)
         converter = Converter()
         performer = Performer(
-            bus=self._bus,
             runs=runs,
             reader=reader,
-            maker=self._maker,
+            terminals=Terminals(self._bus, self._maker, self._scrubber),
             metrics=self._metrics,
             inputs=self._inputs,
-            scrubber=lambda job: scrubber_of(job, self.stores),
+            scrubber=self._scrubber,
             sink=StoresSink(self.stores),
             convert=lambda job: converting(converter, reader, job),
             limits=Limits(settings.max_attempts, settings.inline_limit_kb * 1024),
@@ -273,7 +255,7 @@ class Worker:
             ),
             make_job=self._make_job,
             max_in_flight=settings.max_in_flight,
-            ready_to_take=self._ready_to_take,
+            ready_to_take=self._readiness.to_take,
             trace=self.trace,
         )
 
@@ -298,38 +280,11 @@ class Worker:
         if self._pipeline is not None:
             self._pipeline.cancel(request_id)
 
+    def _scrubber(self, job: Job | None) -> Scrubber:
+        return scrubber_of(job, self.stores)
+
     def _job_of(self, prompt_id: str) -> Job | None:
         return self._pipeline.job_of(prompt_id) if self._pipeline else None
-
-    @property
-    def _comfy_up(self) -> bool:
-        return self._watch.up and (self._supervisor is None or self._supervisor.up)
-
-    def _ready_to_take(self) -> Health:
-        up = self._comfy_up
-        if up and not self._warmth.warm:
-            return Health(ok=False, reason="the warm-up prompt has not run yet")
-        if up and not self._warm:
-            self._warm = True
-            log.info("ready", comfyui=self._watch.version)
-        if self._recycler is not None and self._recycler.reason:
-            return Health(ok=False, reason=f"ComfyUI is started anew after this: {self._recycler.reason}")
-        return Health(ok=up, reason="" if up else "ComfyUI does not answer")
-
-    def ready(self) -> Health:
-        """Whether this worker takes and answers requests now; the reason says what is missing."""
-        depth, limit = self._watch.queue_remaining or 0, self._settings.max_queue_depth
-        if self._stop.is_set():
-            return Health(ok=False, reason="the worker is draining")
-        if self._supervisor is not None and not self._supervisor.up:
-            return Health(ok=False, reason=self._supervisor.trouble or "ComfyUI is being started")
-        if not self._watch.up:
-            return Health(ok=False, reason=f"ComfyUI at {self._settings.comfy_url} does not answer")
-        if not self._warm or not self._warmth.warm:
-            return Health(ok=False, reason="the worker is starting or warming up")
-        if limit and depth >= limit:
-            return Health(ok=False, reason=f"ComfyUI's queue has {depth} prompts, MAX_QUEUE_DEPTH is {limit}")
-        return self._bus.health()
 
     def _watch_metrics(self) -> None:
         metrics = self._metrics

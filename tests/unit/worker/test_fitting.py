@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.worker.answer import Terminal, fit
+from app.worker.fitting import Terminal, fit
 from schemas.events import (
     ComfyExecution,
     FailedNode,
