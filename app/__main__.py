@@ -1,4 +1,7 @@
-"""``python -m app`` is ``comfybus``."""
+"""``python -m app`` is ``comfybus``.
+
+Run by the command ``comfybus`` and by ``python -m app``; may import app.cli.
+"""
 
 from __future__ import annotations
 

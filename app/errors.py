@@ -1,5 +1,7 @@
 """Every failure has a type, a stable code and a sentence that names the cause and the cure.
 
+Used by all of app; may import schemas.
+
 ::
 
     ComfybusError

@@ -1,4 +1,7 @@
-"""A registry of metrics and the text that Prometheus reads: OpenMetrics, or the older form for who asks for it."""
+"""A registry of metrics and the text that Prometheus reads: OpenMetrics, or the older form for who asks for it.
+
+Used by http, metrics, app.bridge.metrics; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

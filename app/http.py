@@ -1,4 +1,7 @@
-"""An HTTP port for probes: listening, and the answers that the worker and the bridge have in common."""
+"""An HTTP port for probes: listening, and the answers that the worker and the bridge have in common.
+
+Used by app.bridge.http, app.worker.http; may import app.errors, app.exposition, brokers, schemas.
+"""
 
 from __future__ import annotations
 

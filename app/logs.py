@@ -1,4 +1,7 @@
-"""Structured logs: JSON lines, or a readable console; what a context binds stands on every line, no secret on any."""
+"""Structured logs: JSON lines, or a readable console; what a context binds stands on every line, no secret on any.
+
+Used by app.cli, app.worker; may import app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """What a worker counts, in its own Prometheus registry. No label is without bound: ids and URLs are none.
 
+Used by app.worker; may import app.exposition, schemas.
+
 Values that somebody else keeps (the broker, ComfyUI's supervisor) are read when they are asked for and cost nothing
 before; what is counted here for every prompt has its label looked up once.
 """

@@ -1,4 +1,7 @@
-"""The signals that end a process in order."""
+"""The signals that end a process in order.
+
+Used by app.bridge.app, app.worker.app; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

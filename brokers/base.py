@@ -1,5 +1,7 @@
 """What every broker gives the worker: deliveries to settle, a bus to publish on, commands to follow.
 
+Used by all of app and brokers; may import its folder alone.
+
 Two brokers implement these protocols and one contract suite holds both to every sentence here. Nothing in this package
 knows ComfyUI; nothing above it knows NATS or Kafka.
 """

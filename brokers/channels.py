@@ -1,4 +1,7 @@
-"""Every channel name, once: subjects, topics, streams, buckets and groups of one ``TOPIC_PREFIX``."""
+"""Every channel name, once: subjects, topics, streams, buckets and groups of one ``TOPIC_PREFIX``.
+
+Used by all of app and brokers; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """What every broker gives producers and consumers, which for us is the command line: send, follow, look after letters.
 
+Used by app.cli, brokers.kafka, brokers.nats; may import schemas.
+
 Two brokers implement ``Client`` and one contract suite holds both to every sentence here.
 """
 

@@ -1,4 +1,7 @@
-"""What a bus counts of itself, for metrics."""
+"""What a bus counts of itself, for metrics.
+
+Used by base, brokers.kafka, brokers.nats; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A real nats-server as a child process on loopback, for the demo and the tests: nothing to install, nothing left."""
+"""A real nats-server as a child process on loopback, for the demo and the tests: nothing to install, nothing left.
+
+Used by app.cli.demo.story; may import brokers.nats.
+"""
 
 from __future__ import annotations
 

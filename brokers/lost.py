@@ -1,4 +1,7 @@
-"""Whether a delivery was taken away from its holder: set by the broker side, heeded by whoever works on it."""
+"""Whether a delivery was taken away from its holder: set by the broker side, heeded by whoever works on it.
+
+Used by base, app.worker.pipeline, brokers.kafka.delivery, brokers.nats.delivery; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

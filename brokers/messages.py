@@ -1,4 +1,7 @@
-"""What goes over a broker and what can go wrong with it: keys, records, messages, letters, errors."""
+"""What goes over a broker and what can go wrong with it: keys, records, messages, letters, errors.
+
+Used by base, client; may import schemas.
+"""
 
 from __future__ import annotations
 

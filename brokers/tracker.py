@@ -1,5 +1,7 @@
 """Offsets of one partition that are finished out of order, as one commit can hold them. Pure.
 
+Used by brokers.kafka; may import its folder alone.
+
 What is committed is the lowest unfinished offset, and as the commit's metadata all that is needed to go on from there:
 how far the partition was handed out, which offsets below that are unfinished, and the record of each. Every other
 offset between the two is finished, so the size depends on what is in hand and not on how much was finished meanwhile:

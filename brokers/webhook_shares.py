@@ -1,4 +1,7 @@
-"""Holding one's part of the queue's shares: work begins with a lease, ends with it, and is handed over at a stop."""
+"""Holding one's part of the queue's shares: work begins with a lease, ends with it, and is handed over at a stop.
+
+Used by brokers.kafka.webhooks, brokers.nats.webhooks; may import its folder alone.
+"""
 
 from __future__ import annotations
 

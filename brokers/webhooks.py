@@ -1,5 +1,7 @@
 """What a broker gives the webhook bridge: events to read once, and a durable queue of deliveries shared by all bridges.
 
+Used by app.bridge, app.cli, brokers.kafka.webhooks, brokers.nats.webhooks; may import its folder alone.
+
 The queue is divided into shares. At any moment a share belongs to one bridge, so that the order of its deliveries and
 what runs at once for one endpoint is decided in one place, however many bridges there are. What must survive a crash
 lies in the broker: every delivery with its record (where to, how often tried, when due) and its body.

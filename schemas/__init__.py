@@ -1,0 +1,1 @@
+"""The wire messages: requests, events, commands and their envelope. Imports nothing of ours."""

@@ -1,4 +1,7 @@
-"""What all wire models share: strictness, JSON in and out, and the sentence for a field that is wrong."""
+"""What all wire models share: strictness, JSON in and out, and the sentence for a field that is wrong.
+
+Used by control, credentials, envelope, events, prompt, all of app and brokers; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

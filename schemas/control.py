@@ -1,4 +1,7 @@
-"""Commands on ``<P>.control``, heard by every worker."""
+"""Commands on ``<P>.control``, heard by every worker.
+
+Used by app.cli, app.documents, app.worker; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Secrets a request may bring for the URLs it names; they are used and never echoed."""
+"""Secrets a request may bring for the URLs it names; they are used and never echoed.
+
+Used by control, prompt, app.prepare, app.storage, app.worker; may import its folder alone.
+"""
 
 from __future__ import annotations
 

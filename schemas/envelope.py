@@ -1,5 +1,7 @@
 """CloudEvents 1.0 around the messages: attributes as headers going out, three forms coming in.
 
+Used by app.bridge, app.cli, app.setup, app.worker, brokers, brokers.kafka; may import its folder alone.
+
 A request may come as a CloudEvent in binary form (attributes in headers), in structured form (one JSON document with
 ``data``), or as bare JSON. Kafka writes the attribute ``id`` as header ``ce_id``, NATS as ``ce-id``; reading takes
 both, in any case.

@@ -1,5 +1,7 @@
 """Events of a prompt and of a worker: what consumers read.
 
+Used by all of app and brokers; may import its folder alone.
+
 Every model writes itself with ``encode()``; fields that are None are left out, except where the contract names null.
 """
 

@@ -1,4 +1,7 @@
-"""The prompt request: what a producer puts on ``<P>.prompt.request``."""
+"""The prompt request: what a producer puts on ``<P>.prompt.request``.
+
+Used by control, envelope, events, all of app; may import its folder alone.
+"""
 
 from __future__ import annotations
 

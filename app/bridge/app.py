@@ -1,4 +1,8 @@
-"""The bridge put together: every part is made here, started here and ended here."""
+"""The bridge put together: every part is made here, started here and ended here.
+
+Used by app.cli.bridge, app.cli.webhooks; may import app.errors, app.settings, app.signals, app.storage, app.tracing,
+brokers.
+"""
 
 from __future__ import annotations
 

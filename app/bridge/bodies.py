@@ -1,4 +1,7 @@
-"""What is sent for an event: one body per kind of webhook, made from the event's own JSON."""
+"""What is sent for an event: one body per kind of webhook, made from the event's own JSON.
+
+Used by plan; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The bridge's side of whatever broker BROKER_URL names."""
+"""The bridge's side of whatever broker BROKER_URL names.
+
+Used by app.bridge.app, app.cli.webhooks; may import app.settings, app.storage, brokers, brokers.kafka.webhooks,
+brokers.nats.webhooks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Everything the bridge needs to know, given from outside: nothing in this package reads the environment."""
+"""Everything the bridge needs to know, given from outside: nothing in this package reads the environment.
+
+Used by app.bridge.app, broker, endpoints, feeding, plan, app.settings; may import app.storage, brokers.
+"""
 
 from __future__ import annotations
 

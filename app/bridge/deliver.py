@@ -1,4 +1,7 @@
-"""One attempt to deliver, from the stored record to what is stored of its outcome."""
+"""One attempt to deliver, from the stored record to what is stored of its outcome.
+
+Used by app.bridge.app, app.cli.webhooks; may import app.errors, app.storage, brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Works on one share of the queue: reads what waits, begins attempts when they are due, notes how they went."""
+"""Works on one share of the queue: reads what waits, begins attempts when they are due, notes how they went.
+
+Used by app.bridge.app; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where a delivery goes and who signs it, by the settings of now: a subscription may have been corrected meanwhile."""
+"""Where a delivery goes and who signs it, by the settings of now: a subscription may have been corrected meanwhile.
+
+Used by app.bridge.app, deliver, app.cli.webhooks; may import app.storage.
+"""
 
 from __future__ import annotations
 

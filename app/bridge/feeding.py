@@ -1,4 +1,7 @@
-"""Turns events into stored deliveries; an event is settled when all its deliveries are stored."""
+"""Turns events into stored deliveries; an event is settled when all its deliveries are stored.
+
+Used by app.bridge.app; may import brokers.
+"""
 
 from __future__ import annotations
 

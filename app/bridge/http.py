@@ -1,4 +1,7 @@
-"""The bridge's HTTP side: probes and metrics."""
+"""The bridge's HTTP side: probes and metrics.
+
+Used by app.bridge.app; may import app.http, brokers.
+"""
 
 from __future__ import annotations
 

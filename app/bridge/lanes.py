@@ -1,5 +1,7 @@
 """What waits in one share, by endpoint: which delivery is next, and when. No waiting and no network in here.
 
+Used by app.bridge.app, deliver, dispatch, metrics; may import brokers.
+
 A lane holds the deliveries of one endpoint. Within it those of one prompt form a chain and go out one after the other,
 in the order in which they were stored; a delivery that failed holds up its chain, not its lane. Lanes know nothing of
 each other.

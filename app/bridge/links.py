@@ -1,4 +1,7 @@
-"""Links that are good for an hour, for files in S3 and Azure that the receiver could not read otherwise."""
+"""Links that are good for an hour, for files in S3 and Azure that the receiver could not read otherwise.
+
+Used by results; may import app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the bridge counts, in its own Prometheus registry, by host of the receiver."""
+"""What the bridge counts, in its own Prometheus registry, by host of the receiver.
+
+Used by app.bridge.app, deliver, feeding, http; may import app.exposition.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What became of one attempt, for whoever keeps the row of deliveries."""
+"""What became of one attempt, for whoever keeps the row of deliveries.
+
+Used by deliver, dispatch; may import brokers.
+"""
 
 from __future__ import annotations
 

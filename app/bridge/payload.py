@@ -1,4 +1,7 @@
-"""The body of one request as pieces: bytes, and files that are encoded as they are sent, so that memory stays small."""
+"""The body of one request as pieces: bytes, and files that are encoded as they are sent, so that memory stays small.
+
+Used by deliver, post, results, app.cli.webhooks; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which deliveries an event asks for: pure, so that an event that is read again gives the same ones."""
+"""Which deliveries an event asks for: pure, so that an event that is read again gives the same ones.
+
+Used by feeding; may import app.storage, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One request to a receiver: the address checked, nothing followed, every wait bounded, connections used again."""
+"""One request to a receiver: the address checked, nothing followed, every wait bounded, connections used again.
+
+Used by app.bridge.app, deliver; may import app.storage.
+"""
 
 from __future__ import annotations
 

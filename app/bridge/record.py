@@ -1,4 +1,7 @@
-"""The record of a delivery: what has to survive a crash besides the body."""
+"""The record of a delivery: what has to survive a crash besides the body.
+
+Used by most of its folder, app.cli, app.tracing; may import app.storage.
+"""
 
 from __future__ import annotations
 

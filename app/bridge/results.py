@@ -1,4 +1,7 @@
-"""Files that are in an event as URLs: fetched and sent inline, sent as links, or left as they are."""
+"""Files that are in an event as URLs: fetched and sent inline, sent as links, or left as they are.
+
+Used by app.bridge.app, deliver; may import app.errors, app.storage, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A webhook as it would come, for a receiver that is being written."""
+"""A webhook as it would come, for a receiver that is being written.
+
+Used by app.cli.webhooks; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""When a delivery is tried again, and when it is given up."""
+"""When a delivery is tried again, and when it is given up.
+
+Used by config, deliver, verdict, app.settings.bridge; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Signatures of Standard Webhooks: HMAC-SHA256 over id, time and the exact bytes of the body.
 
+Used by config, endpoints, subscriptions, app.settings.bridge, app.settings.bridge_checks; may import nothing of ours.
+
 The format is that of https://www.standardwebhooks.com (``webhook-id``, ``webhook-timestamp``, ``webhook-signature``).
 """
 

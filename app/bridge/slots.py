@@ -1,4 +1,7 @@
-"""Room for attempts over all endpoints, with a part that those which fail cannot take from the others."""
+"""Room for attempts over all endpoints, with a part that those which fail cannot take from the others.
+
+Used by app.bridge.app, dispatch; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

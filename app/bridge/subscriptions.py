@@ -1,5 +1,7 @@
 """Static endpoints from a YAML file: who wants which events, so that a team can route without touching producers.
 
+Used by config, sample, app.settings.bridge; may import app.errors, app.storage, schemas.
+
 ::
 
     subscriptions:

@@ -1,4 +1,7 @@
-"""What an attempt means for its delivery: decided here, done elsewhere."""
+"""What an attempt means for its delivery: decided here, done elsewhere.
+
+Used by deliver, outcome, post, app.tracing.webhooks; may import its folder alone.
+"""
 
 from __future__ import annotations
 

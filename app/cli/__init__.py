@@ -1,4 +1,7 @@
-"""The command line. Only what a command needs is imported: ``comfybus --help`` loads neither broker nor web server."""
+"""The command line. Only what a command needs is imported: ``comfybus --help`` loads neither broker nor web server.
+
+Used by app.__main__; may import its folder alone.
+"""
 # ruff: noqa: PLC0415 - imported as a module, the package should cost nothing
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""``comfybus bridge`` and ``comfybus webhooks``: their arguments."""
+"""``comfybus bridge`` and ``comfybus webhooks``: their arguments.
+
+Used by commands; may import app.bridge, app.logs, app.settings.
+"""
 # ruff: noqa: PLC0415 - `comfybus --help` must not wait for libraries that it does not need
 
 from __future__ import annotations

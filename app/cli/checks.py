@@ -1,4 +1,7 @@
-"""Arguments that are wrong are found before anything is connected."""
+"""Arguments that are wrong are found before anything is connected.
+
+Used by commands, groups; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every command with its arguments; what it does is imported when it is called."""
+"""Every command with its arguments; what it does is imported when it is called.
+
+Used by its folder's ``__init__``; may import app.cli.demo, app.logs, app.settings, app.worker.
+"""
 # ruff: noqa: PLC0415 - `comfybus --help` must not wait for libraries that it does not need
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The connection that every command shares, and events as JSON data."""
+"""The connection that every command shares, and events as JSON data.
+
+Used by most of its folder; may import app.settings, brokers, brokers.kafka, brokers.nats, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``comfybus doctor``: one line per check, each with the cure of what is wrong."""
+"""``comfybus doctor``: one line per check, each with the cure of what is wrong.
+
+Used by commands; may import app.comfy, app.errors, app.settings, brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``comfybus workers`` and the commands on the control channel."""
+"""``comfybus workers`` and the commands on the control channel.
+
+Used by commands, live_table; may import app.settings, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The fleet and its prompts in hand, as worker and progress events tell of them. Pure but for the moments given to it.
 
+Used by live, live_table; may import nothing of ours.
+
 Nothing is known here of terminal events: that a prompt is in hand no more is told by its worker, which never has more
 in hand than its capacity, and says at every heartbeat how many it has.
 """

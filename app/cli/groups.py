@@ -1,4 +1,7 @@
-"""The commands that come in groups: the dead letter and the documents."""
+"""The commands that come in groups: the dead letter and the documents.
+
+Used by bridge, commands, manifest; may import app.documents, app.logs, app.prepare, app.settings.
+"""
 # ruff: noqa: PLC0415 - `comfybus --help` must not wait for libraries that it does not need
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""``comfybus dlq``: requests that were given up."""
+"""``comfybus dlq``: requests that were given up.
+
+Used by groups; may import app.settings, brokers.
+"""
 
 from __future__ import annotations
 

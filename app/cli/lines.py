@@ -1,4 +1,7 @@
-"""Events and letters as one line each, for people."""
+"""Events and letters as one line each, for people.
+
+Used by most of its folder, app.cli.demo; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``comfybus workers --watch``: the fleet and its prompts in hand, live."""
+"""``comfybus workers --watch``: the fleet and its prompts in hand, live.
+
+Used by commands; may import app.settings.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The fleet and its prompts as tables for a terminal."""
+"""The fleet and its prompts as tables for a terminal.
+
+Used by live; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``comfybus manifest``: look at what would be installed before anything is."""
+"""``comfybus manifest``: look at what would be installed before anything is.
+
+Used by commands; may import app.settings, app.setup, app.storage.
+"""
 # ruff: noqa: PLC0415 - `comfybus --help` must not wait for libraries that it does not need
 
 from __future__ import annotations

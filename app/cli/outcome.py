@@ -1,4 +1,7 @@
-"""How a command ends: its exit code, and one line on standard error when something is wrong."""
+"""How a command ends: its exit code, and one line on standard error when something is wrong.
+
+Used by most of its folder, app.cli.demo; may import app.errors, brokers.
+"""
 # ruff: noqa: PLC0415 - the error types come with libraries that only a failure needs
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Outputs of a ``prompt.complete`` event to files of a folder."""
+"""Outputs of a ``prompt.complete`` event to files of a folder.
+
+Used by submit, app.cli.demo.story; may import its folder alone.
+"""
 
 from __future__ import annotations
 

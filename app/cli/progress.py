@@ -1,4 +1,7 @@
-"""Progress of one request on standard error: a bar on a terminal, plain lines elsewhere."""
+"""Progress of one request on standard error: a bar on a terminal, plain lines elsewhere.
+
+Used by lines, submit, app.cli.demo.story; may import its folder alone.
+"""
 
 from __future__ import annotations
 

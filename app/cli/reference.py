@@ -1,4 +1,7 @@
-"""Sends a request; one that is larger than the broker takes goes to OUTPUT_STORE, and its address to the broker."""
+"""Sends a request; one that is larger than the broker takes goes to OUTPUT_STORE, and its address to the broker.
+
+Used by submit; may import app.errors, app.settings, brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""From a file or from options to a request that a worker will take."""
+"""From a file or from options to a request that a worker will take.
+
+Used by commands; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Runs a command's coroutine with the settings and with logs on standard error."""
+"""Runs a command's coroutine with the settings and with logs on standard error.
+
+Used by bridge, commands, groups; may import app.logs, app.settings.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The stores of the settings, for the time of one command."""
+"""The stores of the settings, for the time of one command.
+
+Used by doctor, reference; may import app.settings, app.storage, brokers, brokers.nats.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``comfybus submit``: send a request, follow it, save its outputs."""
+"""``comfybus submit``: send a request, follow it, save its outputs.
+
+Used by commands, app.cli.demo.story; may import app.settings, brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``comfybus watch``: events as they come, one line each."""
+"""``comfybus watch``: events as they come, one line each.
+
+Used by commands; may import app.settings.
+"""
 
 from __future__ import annotations
 

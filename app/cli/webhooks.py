@@ -1,4 +1,7 @@
-"""``comfybus webhooks``: deliveries that were given up, and a signed sample."""
+"""``comfybus webhooks``: deliveries that were given up, and a signed sample.
+
+Used by bridge; may import app.bridge, app.settings, brokers, schemas.
+"""
 
 from __future__ import annotations
 

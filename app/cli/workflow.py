@@ -1,4 +1,7 @@
-"""``comfybus workflow``: what the named workflows are and take, and a new one from a graph."""
+"""``comfybus workflow``: what the named workflows are and take, and a new one from a graph.
+
+Used by groups; may import app.prepare, app.prepare.author, app.settings.
+"""
 
 from __future__ import annotations
 

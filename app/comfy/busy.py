@@ -1,4 +1,7 @@
-"""How long ComfyUI has been executing prompts of this worker."""
+"""How long ComfyUI has been executing prompts of this worker.
+
+Used by followed, watch; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """What of our environment ComfyUI gets to see, and with it every custom node: nothing that is secret.
 
+Used by process, app.settings.setup; may import nothing of ours.
+
 A list of what is let through, not of what is held back: a secret whose name nobody thought of stays here.
 """
 

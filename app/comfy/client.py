@@ -1,4 +1,7 @@
-"""The calls of ComfyUI's HTTP API that Comfybus makes, one method each."""
+"""The calls of ComfyUI's HTTP API that Comfybus makes, one method each.
+
+Used by most of its folder, app.cli, app.cli.demo, app.worker; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The ways in which a prompt ends in ComfyUI, and the error that a failed node leads to."""
+"""The ways in which a prompt ends in ComfyUI, and the error that a failed node leads to.
+
+Used by followed, line, looks, run, app.worker; may import app.errors, schemas.
+"""
 
 from __future__ import annotations
 

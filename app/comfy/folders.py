@@ -1,4 +1,7 @@
-"""Whether ComfyUI's folders and ours are the same: proved by a file, not by a path."""
+"""Whether ComfyUI's folders and ours are the same: proved by a file, not by a path.
+
+Used by app.cli.doctor, app.worker.life, app.worker.worker; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One prompt that is followed in ComfyUI, from just before its submission to its end."""
+"""One prompt that is followed in ComfyUI, from just before its submission to its end.
+
+Used by line, looks, run, watch, app.setup, app.worker; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""ComfyUI's websocket messages, read without ever failing on one and without paying for those nobody wants."""
+"""ComfyUI's websocket messages, read without ever failing on one and without paying for those nobody wants.
+
+Used by followed, progress, watch, websocket, app.worker.system; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Stands between Comfybus and ComfyUI, so that ComfyUI never outlives it: ``python -I -S guard.py GRACE_S COMMAND…``.
 
+Run by guarded as a process of its own; may import nothing of ours.
+
 A program of its own, of the standard library alone. It starts COMMAND in a session of its own and ends it, with
 everything it ever started, when standard input ends: by SIGTERM, and by SIGKILL after GRACE_S seconds. Standard input
 is a pipe whose other end only the worker holds, and the kernel closes that end however the worker ends, so nothing has

@@ -1,4 +1,7 @@
-"""ComfyUI as a child of ours, behind its guard: started, listened to, and ended with everything it has started."""
+"""ComfyUI as a child of ours, behind its guard: started, listened to, and ended with everything it has started.
+
+Used by process, app.setup.programs; may import app.errors.
+"""
 
 from __future__ import annotations
 

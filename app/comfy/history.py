@@ -1,4 +1,7 @@
-"""What ComfyUI's history says of one finished prompt."""
+"""What ComfyUI's history says of one finished prompt.
+
+Used by client, ends, followed, run, whereabouts, app.worker; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who of this worker is in ComfyUI, in order of submission: room for a few, and whose turn it is."""
+"""Who of this worker is in ComfyUI, in order of submission: room for a few, and whose turn it is.
+
+Used by run; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who listens at a port of this machine: read from /proc where there is one, else by knocking."""
+"""Who listens at a port of this machine: read from /proc where there is one, else by knocking.
+
+Used by process, signs_of_life; may import its folder alone.
+"""
 
 from __future__ import annotations
 

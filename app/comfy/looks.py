@@ -1,4 +1,7 @@
-"""Looks at ComfyUI's queue and history: the truth about every followed prompt, about once a second."""
+"""Looks at ComfyUI's queue and history: the truth about every followed prompt, about once a second.
+
+Used by watch; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a file is, by the end of its name."""
+"""What a file is, by the end of its name.
+
+Used by outputs; may import schemas.
+"""
 
 from __future__ import annotations
 

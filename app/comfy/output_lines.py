@@ -1,4 +1,7 @@
-"""ComfyUI's output in pieces of bytes, made into lines that are fit for a log."""
+"""ComfyUI's output in pieces of bytes, made into lines that are fit for a log.
+
+Used by guarded; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

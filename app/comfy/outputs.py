@@ -1,4 +1,7 @@
-"""What a prompt put out: listed in ComfyUI's order, and brought here from a shared folder or over ``/view``."""
+"""What a prompt put out: listed in ComfyUI's order, and brought here from a shared folder or over ``/view``.
+
+Used by app.setup, app.worker; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whether anybody listens where ComfyUI should: the one sign that it has died rather than stalls."""
+"""Whether anybody listens where ComfyUI should: the one sign that it has died rather than stalls.
+
+Used by whereabouts; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

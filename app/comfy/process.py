@@ -1,4 +1,7 @@
-"""Launches ComfyUI and watches over it: one start at a time, started again after every end, never left behind."""
+"""Launches ComfyUI and watches over it: one start at a time, started again after every end, never left behind.
+
+Used by app.worker.life, app.worker.readiness, app.worker.worker; may import app.errors, app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is launched as ComfyUI and with how much patience, and what can go wrong with it."""
+"""What is launched as ComfyUI and with how much patience, and what can go wrong with it.
+
+Used by process, signs_of_life, app.settings.parts; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How far a prompt is, from the frames of its run."""
+"""How far a prompt is, from the frames of its run.
+
+Used by followed; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""ComfyUI's queue at one moment, read the cheaper of two ways."""
+"""ComfyUI's queue at one moment, read the cheaper of two ways.
+
+Used by client; may import its folder alone.
+"""
 
 from __future__ import annotations
 

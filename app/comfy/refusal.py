@@ -1,4 +1,7 @@
-"""ComfyUI's refusal of a graph, made into the error that says which node and input is at fault."""
+"""ComfyUI's refusal of a graph, made into the error that says which node and input is at fault.
+
+Used by client; may import app.errors.
+"""
 
 from __future__ import annotations
 

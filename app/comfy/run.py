@@ -1,5 +1,7 @@
 """Run one prompt in ComfyUI: submit it or adopt the run of an earlier delivery, and follow it to its end.
 
+Used by app.setup, app.worker; may import app.errors, schemas.
+
 At most ``PREFETCH`` prompts of this worker wait in ComfyUI's queue beyond the running one: what waits there can be
 neither handed to another worker nor survive a crash of ComfyUI.
 """

@@ -1,4 +1,7 @@
-"""Whether a ComfyUI that was launched comes up, and whether it goes on answering."""
+"""Whether a ComfyUI that was launched comes up, and whether it goes on answering.
+
+Used by process; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The evidence that ComfyUI's execution thread is dead: work waits and nothing runs."""
+"""The evidence that ComfyUI's execution thread is dead: work waits and nothing runs.
+
+Used by looks; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

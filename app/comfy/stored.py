@@ -1,4 +1,7 @@
-"""A file that arrives in pieces: written and hashed off the event loop, whole or not at all."""
+"""A file that arrives in pieces: written and hashed off the event loop, whole or not at all.
+
+Used by client; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""HTTP to ComfyUI: deadlines, bounded bodies, and the one boundary where foreign exceptions become ours."""
+"""HTTP to ComfyUI: deadlines, bounded bodies, and the one boundary where foreign exceptions become ours.
+
+Used by client, queue_view, refusal, websocket; may import app.errors, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The one place that knows what happens in ComfyUI: who waits, who runs, who has ended and how.
 
+Used by run, app.worker; may import schemas.
+
 The websocket is a hint, ``/queue`` and ``/history`` are the truth. Frames give progress and say where to look at once;
 every end is read from the history, and a look every second finds it whatever the socket does.
 """

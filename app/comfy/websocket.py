@@ -1,4 +1,7 @@
-"""The one websocket to ComfyUI: connected for ever, read without ever making ComfyUI wait."""
+"""The one websocket to ComfyUI: connected for ever, read without ever making ComfyUI wait.
+
+Used by watch; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where a prompt is in ComfyUI, and whether ComfyUI is there at all."""
+"""Where a prompt is in ComfyUI, and whether ComfyUI is there at all.
+
+Used by run, app.worker.perform, app.worker.resume; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The AsyncAPI 3 document: every channel with its messages, as seen from the worker.
 
+Used by app.cli.groups, app.worker.http; may import app.prepare, brokers.
+
 FastStream writes channels and operations from stubs declared on a broker that is never connected. What its output
 cannot say is put in here: one message per event with its CloudEvents headers, the schemas of ``json_schemas``, the
 parameters of subjects, and the stream that keeps a channel.

@@ -1,4 +1,7 @@
-"""What the AsyncAPI document says of each channel: direction, address, messages, how long it keeps them."""
+"""What the AsyncAPI document says of each channel: direction, address, messages, how long it keeps them.
+
+Used by asyncapi; may import brokers.
+"""
 
 from __future__ import annotations
 

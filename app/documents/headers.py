@@ -1,4 +1,7 @@
-"""Schemas of the headers, as NATS carries them, for the AsyncAPI document."""
+"""Schemas of the headers, as NATS carries them, for the AsyncAPI document.
+
+Used by asyncapi; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One JSON Schema (draft 2020-12) for each message, made from the models and from the rules between their fields."""
+"""One JSON Schema (draft 2020-12) for each message, made from the models and from the rules between their fields.
+
+Used by asyncapi, app.cli.groups; may import schemas.
+"""
 
 from __future__ import annotations
 

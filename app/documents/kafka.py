@@ -1,4 +1,7 @@
-"""What the AsyncAPI document says of Kafka: the server, the topic behind each channel, the group, the keys."""
+"""What the AsyncAPI document says of Kafka: the server, the topic behind each channel, the group, the keys.
+
+Used by asyncapi; may import brokers, brokers.kafka.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Requests for named workflows in the AsyncAPI document: one message each, with the schema of its inputs."""
+"""Requests for named workflows in the AsyncAPI document: one message each, with the schema of its inputs.
+
+Used by asyncapi; may import app.prepare.
+"""
 
 from __future__ import annotations
 

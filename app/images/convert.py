@@ -1,4 +1,7 @@
-"""Converts image outputs to JPEG and WebP, off the event loop and bounded."""
+"""Converts image outputs to JPEG and WebP, off the event loop and bounded.
+
+Used by its folder's ``__init__``; may import schemas.
+"""
 
 from __future__ import annotations
 

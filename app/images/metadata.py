@@ -1,4 +1,7 @@
-"""Carries EXIF and ComfyUI's prompt and workflow from one image format into another."""
+"""Carries EXIF and ComfyUI's prompt and workflow from one image format into another.
+
+Used by convert; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

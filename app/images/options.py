@@ -1,4 +1,7 @@
-"""The options of ``convert_output``: each is honoured, met as nearly as Pillow can, or refused with the reason."""
+"""The options of ``convert_output``: each is honoured, met as nearly as Pillow can, or refused with the reason.
+
+Used by convert; may import app.errors, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Brings the pixels of any image into a mode that JPEG or WebP can hold: alpha, 16 bit, palettes, colour profiles."""
+"""Brings the pixels of any image into a mode that JPEG or WebP can hold: alpha, 16 bit, palettes, colour profiles.
+
+Used by convert; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Unpacks images from zip and tar files that nobody vouches for: bounded, flat, plain files only."""
+"""Unpacks images from zip and tar files that nobody vouches for: bounded, flat, plain files only.
+
+Used by media, prepare; may import app.errors.
+"""
 
 from __future__ import annotations
 

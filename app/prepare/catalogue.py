@@ -1,4 +1,7 @@
-"""What the running ComfyUI says of its nodes and models, asked when needed and believed for a short while."""
+"""What the running ComfyUI says of its nodes and models, asked when needed and believed for a short while.
+
+Used by context, jobs, models, prepare, app.worker.downloads; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a workflow may know of the ComfyUI that will run it."""
+"""What a workflow may know of the ComfyUI that will run it.
+
+Used by workflow_code, workflow_graph, workflow_inputs, workflows, app.worker.inputs; may import brokers.
+"""
 
 from __future__ import annotations
 

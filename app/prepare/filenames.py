@@ -1,4 +1,7 @@
-"""Names of outputs: the request's id goes into every ``filename_prefix``, so that files tell whose they are."""
+"""Names of outputs: the request's id goes into every ``filename_prefix``, so that files tell whose they are.
+
+Used by prepare; may import brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Judges the address of a repository before Git, which opens its own connections, is let go there."""
+"""Judges the address of a repository before Git, which opens its own connections, is let go there.
+
+Used by app.worker.inputs; may import app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Clones one revision of a Git repository that nobody vouches for: over https, bounded, with nothing of it executed."""
+"""Clones one revision of a Git repository that nobody vouches for: over https, bounded, with nothing of it executed.
+
+Used by repositories, app.setup.git_refs, app.worker.inputs; may import app.errors, app.storage, schemas.
+"""
 
 from __future__ import annotations
 

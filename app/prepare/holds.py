@@ -1,4 +1,7 @@
-"""Which prepared inputs prompts in hand need."""
+"""Which prepared inputs prompts in hand need.
+
+Used by inputs, media, models, prepare, uploads, app.worker; may import app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What prepared inputs do on disk; every function blocks and is called in a thread."""
+"""What prepared inputs do on disk; every function blocks and is called in a thread.
+
+Used by inputs, uploads; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

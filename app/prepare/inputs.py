@@ -1,4 +1,7 @@
-"""Prepared inputs below ``INPUT_DIR/comfybus``: named by their content, kept while needed and a small while after."""
+"""Prepared inputs below ``INPUT_DIR/comfybus``: named by their content, kept while needed and a small while after.
+
+Used by media, prepare, uploads; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Decides which inputs of a graph have to be prepared, and as what; asks ComfyUI only about nodes it does not know."""
+"""Decides which inputs of a graph have to be prepared, and as what; asks ComfyUI only about nodes it does not know.
+
+Used by prepare, app.worker.inputs; may import app.errors, schemas.
+"""
 
 from __future__ import annotations
 

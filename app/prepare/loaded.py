@@ -1,4 +1,7 @@
-"""Which large models a graph loads: when they change from one prompt to the next, ComfyUI has to swap them. Pure."""
+"""Which large models a graph loads: when they change from one prompt to the next, ComfyUI has to swap them. Pure.
+
+Used by app.worker.measure; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Makes one media input ready: whatever its text stands for becomes a file that ComfyUI's node finds."""
+"""Makes one media input ready: whatever its text stands for becomes a file that ComfyUI's node finds.
+
+Used by models, prepare, repositories, app.worker.downloads; may import app.errors, app.storage, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What kind of content bytes are: told by their beginning, and by what the source says only where that is silent."""
+"""What kind of content bytes are: told by their beginning, and by what the source says only where that is silent.
+
+Used by archives, media; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Makes one model input ready: a model URL becomes a file in the folder that ComfyUI's loader reads."""
+"""Makes one model input ready: a model URL becomes a file in the folder that ComfyUI's loader reads.
+
+Used by prepare, app.worker.downloads; may import app.errors, app.storage, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Which input of which node is a file or a model: one table, and the only place that names node classes.
 
+Used by most of its folder; may import nothing of ours.
+
 Rows of ComfyUI itself hold for 0.3.64 and every newer version that has the class; the others follow the packs named
 beside them. What the table does not know is asked from ComfyUI (see ``catalogue``).
 """

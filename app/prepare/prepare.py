@@ -1,4 +1,7 @@
-"""Turns the graph of a request into one that ComfyUI can run: media and models at hand, outputs named."""
+"""Turns the graph of a request into one that ComfyUI can run: media and models at hand, outputs named.
+
+Used by app.settings, app.setup, app.worker; may import app.errors, app.storage, brokers, schemas.
+"""
 
 from __future__ import annotations
 

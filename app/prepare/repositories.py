@@ -1,4 +1,7 @@
-"""Models that are directories, for DiffusersLoader: from the Hugging Face Hub file by file, from elsewhere by Git."""
+"""Models that are directories, for DiffusersLoader: from the Hugging Face Hub file by file, from elsewhere by Git.
+
+Used by app.worker.inputs; may import app.errors, app.storage, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reads the text of a media input: a URL, a data URL, a file of the input folder, a local path, or base64."""
+"""Reads the text of a media input: a URL, a data URL, a file of the input folder, a local path, or base64.
+
+Used by jobs, media, prepare, workflow_inputs; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

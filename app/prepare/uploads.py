@@ -1,4 +1,7 @@
-"""Prepared inputs that travel to ComfyUI by its upload, because its folders are not shared."""
+"""Prepared inputs that travel to ComfyUI by its upload, because its folders are not shared.
+
+Used by prepare; may import its folder alone.
+"""
 
 from __future__ import annotations
 

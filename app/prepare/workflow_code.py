@@ -1,4 +1,7 @@
-"""Workflows written in Python: a pydantic model ``Input`` and a function ``generate``."""
+"""Workflows written in Python: a pydantic model ``Input`` and a function ``generate``.
+
+Used by workflow_graph, workflows, app.prepare.author.run_once; may import app.errors, schemas.
+"""
 
 from __future__ import annotations
 

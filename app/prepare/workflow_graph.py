@@ -1,4 +1,7 @@
-"""Workflows that are plain graphs in API format, with inputs named by node titles or by a small mapping beside them."""
+"""Workflows that are plain graphs in API format, with inputs named by node titles or by a small mapping beside them.
+
+Used by workflows; may import schemas.
+"""
 
 from __future__ import annotations
 

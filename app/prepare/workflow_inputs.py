@@ -1,4 +1,7 @@
-"""Reads the typed input of a workflow and describes it: fields, defaults, limits, and what must be chosen from."""
+"""Reads the typed input of a workflow and describes it: fields, defaults, limits, and what must be chosen from.
+
+Used by workflows, app.cli.workflow; may import app.errors, schemas.
+"""
 
 from __future__ import annotations
 

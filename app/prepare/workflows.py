@@ -1,4 +1,7 @@
-"""The named workflows of WORKFLOW_DIR: found at the start, described, and turned into graphs."""
+"""The named workflows of WORKFLOW_DIR: found at the start, described, and turned into graphs.
+
+Used by app.cli, app.documents, app.prepare.author, app.worker; may import app.errors, schemas.
+"""
 
 from __future__ import annotations
 

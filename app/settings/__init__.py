@@ -1,4 +1,7 @@
-"""The settings: one frozen tree, read once, given to each part as what that part needs."""
+"""The settings: one frozen tree, read once, given to each part as what that part needs.
+
+Used by app.bridge, app.cli, app.worker; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the webhook bridge is told of the settings."""
+"""What the webhook bridge is told of the settings.
+
+Used by app.bridge.app, app.cli.webhooks; may import app.bridge.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a setting of the bridge may hold: each check says in words what it should be."""
+"""What a setting of the bridge may hold: each check says in words what it should be.
+
+Used by tree; may import app.bridge, app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the broker's side is told of the settings."""
+"""What the broker's side is told of the settings.
+
+Used by bridge, parts, setup, tracing, app.bridge, app.cli, app.worker; may import brokers.kafka, brokers.nats.
+"""
 
 from __future__ import annotations
 

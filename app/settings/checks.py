@@ -1,4 +1,7 @@
-"""What a setting may hold: each check says in words what it should be."""
+"""What a setting may hold: each check says in words what it should be.
+
+Used by bridge, tree; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What ComfyUI's process, preparation and storage are told of the settings."""
+"""What ComfyUI's process, preparation and storage are told of the settings.
+
+Used by bridge, setup, app.cli, app.worker; may import app.comfy, app.prepare, app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the set-up, the warm-up and the watch over memory are told of the settings."""
+"""What the set-up, the warm-up and the watch over memory are told of the settings.
+
+Used by app.worker.app, app.worker.worker; may import app.comfy, app.errors, app.setup.
+"""
 
 from __future__ import annotations
 

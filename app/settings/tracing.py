@@ -1,4 +1,7 @@
-"""What tracing is told of the settings."""
+"""What tracing is told of the settings.
+
+Used by app.bridge.app, app.worker.app; may import app.errors, app.tracing, brokers.nats.
+"""
 
 from __future__ import annotations
 

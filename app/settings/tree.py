@@ -1,4 +1,7 @@
-"""Every setting, read from the environment (and a ``.env`` file) here and nowhere else."""
+"""Every setting, read from the environment (and a ``.env`` file) here and nowhere else.
+
+Used by bridge, broker, parts, setup, tracing, app.cli, app.worker; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the set-up is told: everything from outside, nothing read from the environment here."""
+"""What the set-up is told: everything from outside, nothing read from the environment here.
+
+Used by installation, app.settings.setup; may import app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Custom nodes of the manifest, one after the other: from the registry by its client, from repositories by git."""
+"""Custom nodes of the manifest, one after the other: from the registry by its client, from repositories by git.
+
+Used by installation; may import its folder alone.
+"""
 
 from __future__ import annotations
 

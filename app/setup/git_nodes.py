@@ -1,4 +1,7 @@
-"""Custom nodes from Git repositories: cloned at one revision, brought to another one, and never mixed up."""
+"""Custom nodes from Git repositories: cloned at one revision, brought to another one, and never mixed up.
+
+Used by custom_nodes, installation; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which repository a custom node's URL names, at which branch, tag or commit, and in which folder it is installed."""
+"""Which repository a custom node's URL names, at which branch, tag or commit, and in which folder it is installed.
+
+Used by custom_nodes, git_nodes, manifest, app.cli.manifest; may import app.prepare, app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Installs what the manifest names: all but ``models.after_start`` before ComfyUI starts, those while it runs."""
+"""Installs what the manifest names: all but ``models.after_start`` before ComfyUI starts, those while it runs.
+
+Used by app.worker.app, app.worker.worker; may import app.errors, app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The manifest: what is to be installed before and after ComfyUI starts. Every section may be missing or empty."""
+"""The manifest: what is to be installed before and after ComfyUI starts. Every section may be missing or empty.
+
+Used by config, custom_nodes, installation, manifest_file, models, app.cli, app.settings; may import its folder alone.
+"""
 
 from __future__ import annotations
 

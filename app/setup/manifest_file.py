@@ -1,4 +1,7 @@
-"""Reads a manifest from a file or from the text of a variable, and says of each fault in which line it stands."""
+"""Reads a manifest from a file or from the text of a variable, and says of each fault in which line it stands.
+
+Used by app.cli.manifest, app.settings.setup; may import its folder alone.
+"""
 
 from __future__ import annotations
 

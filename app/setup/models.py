@@ -1,4 +1,7 @@
-"""Model files of the manifest: fetched through the cache, checked, and put where they are wanted."""
+"""Model files of the manifest: fetched through the cache, checked, and put where they are wanted.
+
+Used by installation, warmup, app.cli.manifest; may import app.errors, app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Debian packages and Python packages: with the machine's own installers, and only what is not there by the record."""
+"""Debian packages and Python packages: with the machine's own installers, and only what is not there by the record.
+
+Used by custom_nodes, installation; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Runs the programs of the set-up: output streamed to the log, its end kept for the failure, a deadline on each."""
+"""Runs the programs of the set-up: output streamed to the log, its end kept for the failure, a deadline on each.
+
+Used by most of its folder, app.cli; may import app.comfy, app.errors, app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the set-up has done, in a small file that outlives crashes: a step that is in it is not done again."""
+"""What the set-up has done, in a small file that outlives crashes: a step that is in it is not done again.
+
+Used by custom_nodes, git_nodes, installation, models, packages; may import app.storage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whether ComfyUI should be started anew because it holds too much memory; the decision is pure."""
+"""Whether ComfyUI should be started anew because it holds too much memory; the decision is pure.
+
+Used by app.settings.setup, app.worker.life; may import app.comfy.
+"""
 
 from __future__ import annotations
 

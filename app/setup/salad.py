@@ -1,4 +1,7 @@
-"""On Salad: tells the node how dear it would be to delete this instance, by the length of ComfyUI's queue."""
+"""On Salad: tells the node how dear it would be to delete this instance, by the length of ComfyUI's queue.
+
+Used by app.worker.worker; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

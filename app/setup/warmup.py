@@ -1,4 +1,8 @@
-"""The warm-up prompt: read at the start, run before the first request and after every restart of ComfyUI."""
+"""The warm-up prompt: read at the start, run before the first request and after every restart of ComfyUI.
+
+Used by app.settings.setup, app.worker.life, app.worker.worker; may import app.comfy, app.errors, app.prepare,
+app.storage, brokers, schemas.
+"""
 
 from __future__ import annotations
 

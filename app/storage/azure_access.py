@@ -1,4 +1,7 @@
-"""Who may do what with which blob: the operator's account, a request's credentials, a signature in the URL."""
+"""Who may do what with which blob: the operator's account, a request's credentials, a signature in the URL.
+
+Used by azure_blob, backends, app.bridge.links; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Azure Blob Storage: the SDK signs, the carrier moves the bytes to addresses that were checked."""
+"""Azure Blob Storage: the SDK signs, the carrier moves the bytes to addresses that were checked.
+
+Used by backends; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every backend, built from the settings, in the order in which they are asked whether a URL is theirs."""
+"""Every backend, built from the settings, in the order in which they are asked whether a URL is theirs.
+
+Used by stores, app.bridge.results; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """What every storage backend gives: a file in, a file out, a look at whether it may be had, a probe.
 
+Used by most of its folder, app.prepare; may import app.errors, schemas.
+
 One contract suite holds all backends to every sentence here, against real servers.
 """
 

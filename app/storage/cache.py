@@ -1,4 +1,7 @@
-"""The cache before all downloads: one download for many askers, whole files only, use noted, bounds kept."""
+"""The cache before all downloads: one download for many askers, whole files only, use noted, bounds kept.
+
+Used by stores; may import app.errors, schemas.
+"""
 
 from __future__ import annotations
 

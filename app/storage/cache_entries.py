@@ -1,5 +1,7 @@
 """The cache on disk: whole files, a record of each, what is still incomplete. Every function blocks.
 
+Used by cache, cache_eviction, cache_links, stores, transfers, app.setup; may import its folder alone.
+
 ::
 
     CACHE_DIR/<key><ending>     a whole file; key: 32 characters of base64url(SHA-256(URL))

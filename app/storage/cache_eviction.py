@@ -1,4 +1,7 @@
-"""Keeps the cache within its bounds: what was longest unused goes, never what a prompt needs. Every function blocks."""
+"""Keeps the cache within its bounds: what was longest unused goes, never what a prompt needs. Every function blocks.
+
+Used by cache, transfers; may import its folder alone.
+"""
 
 from __future__ import annotations
 

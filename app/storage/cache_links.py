@@ -1,4 +1,7 @@
-"""Gives a file of the cache a name in another folder. Every function blocks."""
+"""Gives a file of the cache a name in another folder. Every function blocks.
+
+Used by cache_eviction, stores, targets; may import its folder alone.
+"""
 
 from __future__ import annotations
 

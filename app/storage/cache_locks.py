@@ -1,4 +1,7 @@
-"""Locks on entries of the cache that hold between processes and end with them, however those end."""
+"""Locks on entries of the cache that hold between processes and end with them, however those end.
+
+Used by cache, cache_entries, cache_eviction, stores, app.setup.record; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the carrier is asked to do, and what it answers."""
+"""What the carrier is asked to do, and what it answers.
+
+Used by most of its folder; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Moves bytes between disk and HTTP: redirects, resumption, retries, lengths; the same for every backend."""
+"""Moves bytes between disk and HTTP: redirects, resumption, retries, lengths; the same for every backend.
+
+Used by azure_blob, backends, http, huggingface, s3; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which backend and whose credentials are for a URL, and whether those may be used."""
+"""Which backend and whose credentials are for a URL, and whether those may be used.
+
+Used by stores; may import schemas.
+"""
 
 from __future__ import annotations
 

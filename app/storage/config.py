@@ -1,4 +1,7 @@
-"""Everything the stores need to know, given from outside: nothing in this package reads the environment."""
+"""Everything the stores need to know, given from outside: nothing in this package reads the environment.
+
+Used by most of its folder, app.bridge, app.settings, app.setup; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

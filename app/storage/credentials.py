@@ -1,4 +1,7 @@
-"""Which of a request's credentials is for a URL, and what it adds to an HTTP request."""
+"""Which of a request's credentials is for a URL, and what it adds to an HTTP request.
+
+Used by azure_access, choice, http, urls, app.bridge, app.prepare; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What went wrong in a transfer, before it is known whether an input or an upload failed by it."""
+"""What went wrong in a transfer, before it is known whether an input or an upload failed by it.
+
+Used by most of its folder, app.bridge, app.prepare, app.settings; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A folder of this machine, or of a disk it shares: only where the operator said so by OUTPUT_STORE."""
+"""A folder of this machine, or of a disk it shares: only where the operator said so by OUTPUT_STORE.
+
+Used by backends, cache_entries; may import schemas.
+"""
 
 from __future__ import annotations
 

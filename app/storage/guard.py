@@ -1,5 +1,7 @@
 """Which addresses requests may reach: public ones, and what the operator named; checked where connections are made.
 
+Used by backends, outgoing, app.bridge, app.prepare, app.worker; may import its folder alone.
+
 A name is resolved once, every address it has is judged, and the connection goes to one of the judged addresses, so that
 a name which resolves differently a moment later gains nothing.
 """

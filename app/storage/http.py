@@ -1,4 +1,7 @@
-"""HTTP and HTTPS: GET in, PUT out, with the request's credentials, the URL's user info or the operator's header."""
+"""HTTP and HTTPS: GET in, PUT out, with the request's credentials, the URL's user info or the operator's header.
+
+Used by azure_blob, backends, s3; may import schemas.
+"""
 
 from __future__ import annotations
 

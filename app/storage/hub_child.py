@@ -1,5 +1,7 @@
 """A process for one transfer with the Hugging Face Hub: its library can be killed, and its memory is its own.
 
+Run by hub_process as a process of its own; may import its folder alone.
+
 It reads one job as a line of JSON from stdin and writes lines of JSON to stdout: ``{"at": [bytes, total]}`` as bytes
 move, ``{"alive": true}`` while something else does, and last ``{"done": {...}}`` or ``{"fault": {...}}``. Tokens come
 by stdin only. It ends when stdin does, so that it never outlives its parent.

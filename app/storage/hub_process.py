@@ -1,4 +1,7 @@
-"""Runs a transfer with the Hub in a process of its own, watches that it moves, and ends it when it does not."""
+"""Runs a transfer with the Hub in a process of its own, watches that it moves, and ends it when it does not.
+
+Used by backends, huggingface; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Why the Hub refuses, by the codes of its ``X-Error-Code`` header: cause and cure; none of them passes by waiting."""
+"""Why the Hub refuses, by the codes of its ``X-Error-Code`` header: cause and cure; none of them passes by waiting.
+
+Used by hub_child, huggingface; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The Hugging Face Hub: models, datasets and spaces in any revision, by its own library, Xet included."""
+"""The Hugging Face Hub: models, datasets and spaces in any revision, by its own library, Xet included.
+
+Used by backends; may import schemas.
+"""
 
 from __future__ import annotations
 

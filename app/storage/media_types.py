@@ -1,4 +1,7 @@
-"""File endings and media types, both ways, as the ComfyUI API world uses them."""
+"""File endings and media types, both ways, as the ComfyUI API world uses them.
+
+Used by most of its folder, app.worker; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

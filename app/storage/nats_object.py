@@ -1,4 +1,7 @@
-"""The object store of the NATS server: where outputs go when nothing else is configured."""
+"""The object store of the NATS server: where outputs go when nothing else is configured.
+
+Used by backends, stores, app.bridge.broker, app.bridge.results, app.worker.broker; may import brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One HTTP exchange with the outside: the address checked, every wait bounded, foreign exceptions made ours."""
+"""One HTTP exchange with the outside: the address checked, every wait bounded, foreign exceptions made ours.
+
+Used by backends, carrier, hub_process; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Runs steps side by side, a few at a time; the first failure ends the others and is raised as it is."""
+"""Runs steps side by side, a few at a time; the first failure ends the others and is raised as it is.
+
+Used by azure_blob, s3; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

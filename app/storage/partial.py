@@ -1,4 +1,7 @@
-"""A file while it arrives: what is needed to continue it after a crash, and the proof that it is whole."""
+"""A file while it arrives: what is needed to continue it after a crash, and the proof that it is whole.
+
+Used by carrier, versions; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which proxy, if any, a URL goes through."""
+"""Which proxy, if any, a URL goes through.
+
+Used by backends, outgoing, app.bridge.app, app.bridge.post; may import its folder alone.
+"""
 
 from __future__ import annotations
 

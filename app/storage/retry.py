@@ -1,4 +1,7 @@
-"""Tries one step again while what stopped it may pass, with growing delays."""
+"""Tries one step again while what stopped it may pass, with growing delays.
+
+Used by carrier, huggingface, nats_object; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""S3 and whatever speaks it: boto3 signs, the carrier moves the bytes to addresses that were checked."""
+"""S3 and whatever speaks it: boto3 signs, the carrier moves the bytes to addresses that were checked.
+
+Used by azure_blob, backends, app.bridge.links; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One object of one S3 account: its signed calls, and what the store's answers mean."""
+"""One object of one S3 account: its signed calls, and what the store's answers mean.
+
+Used by s3; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Signs S3 requests with boto3: whose keys, which endpoint, which region. No request is sent here."""
+"""Signs S3 requests with boto3: whose keys, which endpoint, which region. No request is sent here.
+
+Used by s3, s3_place, app.bridge.links; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Keeps secrets out of what is published and logged: credentials, user info and signed parts of URLs."""
+"""Keeps secrets out of what is published and logged: credentials, user info and signed parts of URLs.
+
+Used by all of app; may import schemas.
+"""
 
 from __future__ import annotations
 

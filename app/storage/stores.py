@@ -1,4 +1,7 @@
-"""All backends as one: picks by URL, applies credentials, checks what is allowed, caches, tells of every transfer."""
+"""All backends as one: picks by URL, applies credentials, checks what is allowed, caches, tells of every transfer.
+
+Used by app.cli, app.prepare, app.setup, app.worker; may import app.errors, schemas.
+"""
 
 from __future__ import annotations
 

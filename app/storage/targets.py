@@ -1,5 +1,7 @@
 """Where a request wants its outputs, and where they go when it does not say: URLs as each backend reads them.
 
+Used by stores; may import app.errors, schemas.
+
 ``s3://`` and ``nats://`` URLs hold bucket and key verbatim, as the AWS tools write them; all others are
 percent-encoded.
 """

@@ -1,4 +1,7 @@
-"""Runs what blocks (the disk, an SDK that signs) in threads, few at a time."""
+"""Runs what blocks (the disk, an SDK that signs) in threads, few at a time.
+
+Used by most of its folder; may import its folder alone.
+"""
 
 from __future__ import annotations
 

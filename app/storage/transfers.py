@@ -1,4 +1,7 @@
-"""What the stores hand out: files that were fetched, and word of every transfer."""
+"""What the stores hand out: files that were fetched, and word of every transfer.
+
+Used by stores, app.worker.transfers; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One at a time for each name, in the order of asking."""
+"""One at a time for each name, in the order of asking.
+
+Used by huggingface, stores; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reads the URLs of requests: what is in them, and what must not be."""
+"""Reads the URLs of requests: what is in them, and what must not be.
+
+Used by most of its folder, app.bridge, app.settings; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which version of a file an answer's headers stand for, so that a broken download is continued with no other."""
+"""Which version of a file an answer's headers stand for, so that a broken download is continued with no other.
+
+Used by carrier; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Names of span attributes: OpenTelemetry's conventions for messaging and HTTP, and our own below ``comfybus``.
 
+Used by prompts, webhooks; may import nothing of ours.
+
 They stand here and are not imported: the conventions' package is an extra, and its names move from release to release.
 """
 

@@ -1,4 +1,7 @@
-"""Whether and where to traces go."""
+"""Whether and where to traces go.
+
+Used by prompts, sdk, webhooks, app.settings.tracing; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The trace of one prompt, from the broker's delivery to its settlement, below the producer's span.
 
+Used by app.worker.app; may import app.worker, brokers.
+
 Only two spans are begun while the prompt is worked on: that of the whole delivery, and the one that sends the terminal
 event, since events carry their contexts. All others are made at the end from the moments that the job keeps anyway.
 No text of the request, of an error or of a URL gets into a span: names, ids, sizes and codes only.

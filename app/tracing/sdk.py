@@ -1,4 +1,7 @@
-"""OpenTelemetry's SDK: opened for the life of a process, and the only place that imports it."""
+"""OpenTelemetry's SDK: opened for the life of a process, and the only place that imports it.
+
+Used by app.bridge.app, app.worker.app; may import app.errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The trace of one attempt to deliver a webhook, in the trace of the prompt that it tells of."""
+"""The trace of one attempt to deliver a webhook, in the trace of the prompt that it tells of.
+
+Used by app.bridge.app; may import app.bridge, brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The stream processor: takes requests, carries each through its stages, answers and settles it."""

@@ -1,4 +1,7 @@
-"""A ComfyUI that stays away: what is in hand goes to other workers."""
+"""A ComfyUI that stays away: what is in hand goes to other workers.
+
+Used by worker; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

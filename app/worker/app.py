@@ -1,4 +1,7 @@
-"""The worker as a process: connections opened in order, signals, and the way out."""
+"""The worker as a process: connections opened in order, signals, and the way out.
+
+Used by app.cli.commands; may import app.logs, app.settings, app.setup, app.signals, app.tracing.
+"""
 
 from __future__ import annotations
 

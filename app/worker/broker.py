@@ -1,4 +1,8 @@
-"""Which broker: the scheme of BROKER_URL decides, and nothing else of the worker knows."""
+"""Which broker: the scheme of BROKER_URL decides, and nothing else of the worker knows.
+
+Used by app.worker.app, worker; may import app.errors, app.settings, app.storage, brokers, brokers.kafka,
+brokers.nats.
+"""
 
 from __future__ import annotations
 

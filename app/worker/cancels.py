@@ -1,4 +1,7 @@
-"""Cancels heard on the control channel: of prompts in hand and of those still to come."""
+"""Cancels heard on the control channel: of prompts in hand and of those still to come.
+
+Used by control, pipeline, worker; may import brokers.
+"""
 
 from __future__ import annotations
 

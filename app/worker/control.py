@@ -1,4 +1,7 @@
-"""Commands on the control channel, as this worker takes them."""
+"""Commands on the control channel, as this worker takes them.
+
+Used by worker; may import brokers, schemas.
+"""
 
 from __future__ import annotations
 

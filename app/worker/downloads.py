@@ -1,4 +1,7 @@
-"""``model.download``: brings a model into the folder of its type and answers with one storage event."""
+"""``model.download``: brings a model into the folder of its type and answers with one storage event.
+
+Used by worker; may import app.errors, app.prepare, app.storage, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What of a request stands in its events: its own words without its secrets."""
+"""What of a request stands in its events: its own words without its secrets.
+
+Used by terminal; may import app.storage, schemas.
+"""
 
 from __future__ import annotations
 

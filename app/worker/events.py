@@ -1,4 +1,7 @@
-"""Events of this worker as messages: one place that names channels, subjects, keys and CloudEvents attributes."""
+"""Events of this worker as messages: one place that names channels, subjects, keys and CloudEvents attributes.
+
+Used by most of its folder; may import brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How far the downloads of a prompt's inputs are, as its progress while it is prepared."""
+"""How far the downloads of a prompt's inputs are, as its progress while it is prepared.
+
+Used by inputs; may import schemas.
+"""
 
 from __future__ import annotations
 

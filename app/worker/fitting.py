@@ -1,4 +1,7 @@
-"""A terminal event always fits the broker: what is left out, in which order. Pure."""
+"""A terminal event always fits the broker: what is left out, in which order. Pure.
+
+Used by terminal; may import schemas.
+"""
 
 from __future__ import annotations
 

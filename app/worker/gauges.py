@@ -1,4 +1,7 @@
-"""Metrics that are read, not counted: what ComfyUI, broker, backlog and disks are like."""
+"""Metrics that are read, not counted: what ComfyUI, broker, backlog and disks are like.
+
+Used by worker; may import app.comfy, app.metrics, brokers.
+"""
 
 from __future__ import annotations
 

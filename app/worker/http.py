@@ -1,4 +1,7 @@
-"""The worker's HTTP side: probes, metrics, documents and models; it lives until the drain has ended."""
+"""The worker's HTTP side: probes, metrics, documents and models; it lives until the drain has ended.
+
+Used by app.worker.app, worker; may import app.documents, app.errors, app.http, app.metrics, app.prepare, brokers.
+"""
 
 from __future__ import annotations
 

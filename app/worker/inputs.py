@@ -1,4 +1,8 @@
-"""From a request to a graph that ComfyUI can run: references resolved, workflows generated, inputs brought in."""
+"""From a request to a graph that ComfyUI can run: references resolved, workflows generated, inputs brought in.
+
+Used by broker, perform, worker; may import app.comfy, app.errors, app.images, app.prepare, app.settings, app.storage,
+brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Read a delivery: which id and replay it is, and the request it carries or why it cannot be one. Pure."""
+"""Read a delivery: which id and replay it is, and the request it carries or why it cannot be one. Pure.
+
+Used by inputs, job, pipeline, worker; may import app.errors, brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One prompt in hand: what is known of it, its record in the ledger, and what it tells the world on its way."""
+"""One prompt in hand: what is known of it, its record in the ledger, and what it tells the world on its way.
+
+Used by most of its folder, app.tracing; may import app.comfy, app.errors, app.storage, brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What ComfyUI needs around the prompts: waited for, asked for its folders, warmed up after each start, recycled."""
+"""What ComfyUI needs around the prompts: waited for, asked for its folders, warmed up after each start, recycled.
+
+Used by readiness, worker; may import app.comfy, app.errors, app.prepare, app.setup.
+"""
 
 from __future__ import annotations
 

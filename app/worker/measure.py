@@ -1,4 +1,7 @@
-"""What one answered prompt adds to the metrics."""
+"""What one answered prompt adds to the metrics.
+
+Used by perform; may import app.metrics, app.prepare.
+"""
 
 from __future__ import annotations
 

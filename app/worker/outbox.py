@@ -1,5 +1,7 @@
 """Side channels without waiting: progress and system events are offered synchronously and published in order.
 
+Used by job, system, transfers, worker; may import brokers.
+
 They may be lost and never delay a result: callbacks of the websocket reader put them here and go on.
 """
 

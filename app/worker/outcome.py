@@ -1,4 +1,7 @@
-"""What has become of a prompt, before its terminal event is written."""
+"""What has become of a prompt, before its terminal event is written.
+
+Used by perform, pipeline, terminal, app.tracing.prompts; may import app.comfy, brokers, schemas.
+"""
 
 from __future__ import annotations
 

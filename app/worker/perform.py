@@ -1,4 +1,7 @@
-"""One prompt from its claim to its outcome, and from there to the settled request."""
+"""One prompt from its claim to its outcome, and from there to the settled request.
+
+Used by pipeline, worker; may import app.comfy, app.errors, app.metrics, app.prepare, app.storage, brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Take requests while there is a free slot, carry each through its stages, and settle it.
 
+Used by worker; may import app.metrics, brokers.
+
 ``delivery → read → claim → prepare → run → store → terminal event → settled``. The stages of different prompts overlap:
 while ComfyUI runs one, the inputs of the next are prepared and the outputs of the last are stored.
 """

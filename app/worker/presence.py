@@ -1,4 +1,7 @@
-"""What a worker says of itself: started, a heartbeat every 10 s, its models when they change, stopped."""
+"""What a worker says of itself: started, a heartbeat every 10 s, its models when they change, stopped.
+
+Used by worker; may import app.comfy, app.errors, brokers, schemas.
+"""
 
 from __future__ import annotations
 

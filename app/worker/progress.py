@@ -1,4 +1,7 @@
-"""Progress of one prompt: numbered, never falling, limited in rate, its last value kept. Pure but for a clock."""
+"""Progress of one prompt: numbered, never falling, limited in rate, its last value kept. Pure but for a clock.
+
+Used by job; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whether a worker may take requests, and what it says of that at ``/ready``."""
+"""Whether a worker may take requests, and what it says of that at ``/ready``.
+
+Used by worker; may import app.comfy, app.settings, brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What to do with a prompt of which an earlier delivery may have left a run in ComfyUI. Pure."""
+"""What to do with a prompt of which an earlier delivery may have left a run in ComfyUI. Pure.
+
+Used by perform; may import app.comfy, app.errors, brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How a failed try ends: one pure function; docs/guarantees.md shows it as a table."""
+"""How a failed try ends: one pure function; docs/guarantees.md shows it as a table.
+
+Used by outcome, perform, pipeline, resume, terminal, app.tracing; may import app.errors, brokers.
+"""
 
 from __future__ import annotations
 

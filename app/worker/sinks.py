@@ -1,4 +1,7 @@
-"""Where outputs go that do not travel inline: the request's target, else ``OUTPUT_STORE``."""
+"""Where outputs go that do not travel inline: the request's target, else ``OUTPUT_STORE``.
+
+Used by worker; may import app.comfy, app.images, app.storage, schemas.
+"""
 
 from __future__ import annotations
 

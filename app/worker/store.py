@@ -1,4 +1,7 @@
-"""The last stage: bring a run's outputs here, convert them, and put them inline or where they are wanted."""
+"""The last stage: bring a run's outputs here, convert them, and put them inline or where they are wanted.
+
+Used by outcome, perform, sinks; may import app.comfy, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""ComfyUI's own websocket events on the system channel, opt-in; ids in them are the requests' ids."""
+"""ComfyUI's own websocket events on the system channel, opt-in; ids in them are the requests' ids.
+
+Used by worker; may import app.comfy, app.storage, brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Terminal events and dead letters: an outcome put into words, without secrets, so that it fits the broker."""
+"""Terminal events and dead letters: an outcome put into words, without secrets, so that it fits the broker.
+
+Used by perform, worker; may import app.comfy, app.errors, app.storage, brokers, schemas.
+"""
 
 from __future__ import annotations
 

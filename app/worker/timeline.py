@@ -1,4 +1,7 @@
-"""Where a prompt's time went: its stages one behind the other without a gap, and the nodes of its run. Pure."""
+"""Where a prompt's time went: its stages one behind the other without a gap, and the nodes of its run. Pure.
+
+Used by measure, app.tracing.prompts; may import app.comfy.
+"""
 
 from __future__ import annotations
 

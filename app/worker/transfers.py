@@ -1,4 +1,7 @@
-"""Transfers of files as events on the storage channel and as counts."""
+"""Transfers of files as events on the storage channel and as counts.
+
+Used by worker; may import app.metrics, app.storage, brokers, schemas.
+"""
 
 from __future__ import annotations
 

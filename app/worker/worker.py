@@ -1,4 +1,8 @@
-"""All parts of one worker, and what they ask of each other."""
+"""All parts of one worker, and what they ask of each other.
+
+Used by app.worker.app; may import app.comfy, app.errors, app.images, app.metrics, app.prepare, app.settings,
+app.setup, app.storage, brokers.
+"""
 
 from __future__ import annotations
 

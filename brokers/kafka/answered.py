@@ -1,5 +1,7 @@
 """Which ids are answered, read back from the terminal topics when a partition is taken over.
 
+Used by bus, follow, session; may import brokers, schemas.
+
 Not all that is kept: the latest answers within the bounds below. What was answered before those, and is submitted
 again after a start or a rebalance, runs again.
 """

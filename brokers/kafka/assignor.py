@@ -1,4 +1,7 @@
-"""Who gets which partition: as few of them move as can be."""
+"""Who gets which partition: as few of them move as can be.
+
+Used by membership; may import its folder alone.
+"""
 
 from __future__ import annotations
 

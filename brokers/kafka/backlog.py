@@ -1,4 +1,7 @@
-"""How long requests have been waiting in the partitions of this worker."""
+"""How long requests have been waiting in the partitions of this worker.
+
+Used by bus; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The worker's side of Kafka: take requests, publish answers and side channels, follow the commands."""
+"""The worker's side of Kafka: take requests, publish answers and side channels, follow the commands.
+
+Used by delivery, app.worker.broker; may import brokers.
+"""
 
 from __future__ import annotations
 

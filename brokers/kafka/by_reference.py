@@ -1,5 +1,7 @@
 """Dead letters by their place: a replay that has no room for the request refers to the letter, and a worker reads it.
 
+Used by bus, dlq; may import brokers.
+
 The letter's topic keeps what a tombstone hides, so the reference holds as long as the letter would have been kept.
 """
 

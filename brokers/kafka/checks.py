@@ -1,4 +1,7 @@
-"""What ``doctor`` says about Kafka: one sentence for each thing that a worker or a client needs."""
+"""What ``doctor`` says about Kafka: one sentence for each thing that a worker or a client needs.
+
+Used by client; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who may answer: the ids in hand and the ids answered, within one partition. Pure."""
+"""Who may answer: the ids in hand and the ids answered, within one partition. Pure.
+
+Used by answered, delivery, partition; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The side of producers and consumers on Kafka: send requests and commands, follow events, look after dead letters."""
+"""The side of producers and consumers on Kafka: send requests and commands, follow events, look after dead letters.
+
+Used by its folder's ``__init__``; may import brokers.
+"""
 
 from __future__ import annotations
 

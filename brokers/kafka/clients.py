@@ -1,5 +1,7 @@
 """Clients of aiokafka that end when they are told to, and leave nothing behind.
 
+Used by most of its folder, brokers.kafka.webhooks; may import its folder alone.
+
 Its own ways of closing wait for confirmations that may never come, and a cancelled start leaves a connection open.
 """
 

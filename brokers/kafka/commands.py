@@ -1,4 +1,7 @@
-"""The control topic, read back for 24 hours and then followed, by every worker for itself and without a group."""
+"""The control topic, read back for 24 hours and then followed, by every worker for itself and without a group.
+
+Used by bus; may import brokers.
+"""
 
 from __future__ import annotations
 

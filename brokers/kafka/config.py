@@ -1,4 +1,7 @@
-"""How Kafka is reached: the settings, and what aiokafka's clients are given of them."""
+"""How Kafka is reached: the settings, and what aiokafka's clients are given of them.
+
+Used by bus, checks, client, layout, link, app.documents, app.settings, brokers.kafka.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Creating topics, also at a Kafka that answers before it is whole."""
+"""Creating topics, also at a Kafka that answers before it is whole.
+
+Used by declare, brokers.kafka.webhooks.declare; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Creating the topics that are missing, and reading what the existing ones take."""
+"""Creating the topics that are missing, and reading what the existing ones take.
+
+Used by most of its folder, brokers.kafka.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

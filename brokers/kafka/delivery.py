@@ -1,4 +1,7 @@
-"""One request of a partition: its claim, its record, and how it is settled in one transaction with its answer."""
+"""One request of a partition: its claim, its record, and how it is settled in one transaction with its answer.
+
+Used by bus, commands, holdings, letters, partition; may import brokers, schemas.
+"""
 
 from __future__ import annotations
 

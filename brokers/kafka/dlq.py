@@ -1,4 +1,7 @@
-"""The dead letter topic as an operator sees it: list the letters, run one again."""
+"""The dead letter topic as an operator sees it: list the letters, run one again.
+
+Used by client; may import brokers.
+"""
 
 from __future__ import annotations
 

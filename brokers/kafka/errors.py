@@ -1,4 +1,7 @@
-"""aiokafka's exceptions, translated at one boundary into sentences with a cure."""
+"""aiokafka's exceptions, translated at one boundary into sentences with a cure.
+
+Used by most of its folder, brokers.kafka.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

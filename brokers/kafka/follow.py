@@ -1,4 +1,7 @@
-"""Events as they come: of one prompt to its end, or of all for ever; and the stored answer of an id."""
+"""Events as they come: of one prompt to its end, or of all for ever; and the stored answer of an id.
+
+Used by client, dlq, heard; may import brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Headers on Kafka: how CloudEvents attributes are written, what a record weighs, and how foreign headers are read."""
+"""Headers on Kafka: how CloudEvents attributes are written, what a record weighs, and how foreign headers are read.
+
+Used by most of its folder, brokers.kafka.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The last message of each worker on the worker topic, as far as it was said since this one listens."""
+"""The last message of each worker on the worker topic, as far as it was said since this one listens.
+
+Used by bus; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""All partitions of this worker: given to it, taken from it, and what of theirs is handed out next."""
+"""All partitions of this worker: given to it, taken from it, and what of theirs is handed out next.
+
+Used by bus, membership, tidy; may import its folder alone.
+"""
 
 from __future__ import annotations
 

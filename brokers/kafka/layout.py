@@ -1,4 +1,7 @@
-"""The topics of the contract: partitions, retention, limits, and whether an existing one is fit. Pure."""
+"""The topics of the contract: partitions, retention, limits, and whether an existing one is fit. Pure.
+
+Used by checks, client, declare, dlq, app.documents, brokers.kafka.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

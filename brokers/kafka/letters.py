@@ -1,4 +1,7 @@
-"""Dead letters going out: the original bytes and headers, and why, when and where from."""
+"""Dead letters going out: the original bytes and headers, and why, when and where from.
+
+Used by bus, by_reference, dlq; may import brokers, schemas.
+"""
 
 from __future__ import annotations
 

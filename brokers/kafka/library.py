@@ -1,5 +1,7 @@
 """The names of aiokafka that are used here, in one place.
 
+Used by most of its folder, brokers.kafka.webhooks; may import nothing of ours.
+
 aiokafka is pinned to a minor version. Where its private parts are used, a comment says why, and tests hold them.
 """
 

@@ -1,4 +1,7 @@
-"""One connection for questions and orders that belong to no consumer or producer, and the pulse of the broker."""
+"""One connection for questions and orders that belong to no consumer or producer, and the pulse of the broker.
+
+Used by most of its folder, brokers.kafka.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Being a member of the group: joined when requests are asked for, left when nobody asks any more, never by accident.
 
+Used by bus; may import brokers.
+
 One consumer for all partitions. Its offsets are never committed by it, its partitions are read only with a free slot,
 and it is never thrown out for a prompt that takes long: aiokafka's own limit for the time between two polls is set to
 its maximum, since its heartbeats say all that the group has to know.

@@ -1,4 +1,7 @@
-"""Asking for committed offsets, and hearing of none that a transaction is about to replace."""
+"""Asking for committed offsets, and hearing of none that a transaction is about to replace.
+
+Used by link; may import its folder alone.
+"""
 
 from __future__ import annotations
 

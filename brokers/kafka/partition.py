@@ -1,5 +1,7 @@
 """One input partition as this worker has it: what was received, what is in hand, and what waits to be committed.
 
+Used by bus, delivery, holdings, session; may import brokers.
+
 It survives rebalances: while nobody knows whose the partition will be nothing can be committed, and what is in hand
 goes on. When it comes back, what is committed by then decides what of it is still ours; when it is gone, all is lost.
 """

@@ -1,4 +1,7 @@
-"""Reading topics without a group: what is stored, forwards or from the end backwards, and what comes."""
+"""Reading topics without a group: what is stored, forwards or from the end backwards, and what comes.
+
+Used by most of its folder, brokers.kafka.webhooks; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A partition while it is ours: take it over, go on from what is committed, then commit what is submitted."""
+"""A partition while it is ours: take it over, go on from what is committed, then commit what is submitted.
+
+Used by bus, holdings; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Side channels: progress, storage, system and worker events, at most once and never waited for."""
+"""Side channels: progress, storage, system and worker events, at most once and never waited for.
+
+Used by bus; may import brokers.
+"""
 
 from __future__ import annotations
 

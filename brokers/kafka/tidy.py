@@ -1,5 +1,7 @@
 """Settled requests go: the request topic is a queue, kept only until each of its requests is answered.
 
+Used by bus; may import brokers.
+
 Were they kept, a group whose offsets Kafka has forgotten (seven days after its last member left, by default) would
 begin at the first of them and answer all of them again.
 """

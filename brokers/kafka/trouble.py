@@ -1,4 +1,7 @@
-"""What is wrong with the broker right now: told once in the log, shown in the health until it is over."""
+"""What is wrong with the broker right now: told once in the log, shown in the health until it is over.
+
+Used by bus, commands, membership, session, brokers.kafka.webhooks.bus; may import brokers.
+"""
 
 from __future__ import annotations
 

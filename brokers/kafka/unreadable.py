@@ -1,4 +1,7 @@
-"""Records that aiokafka cannot take apart: found, stood in for, and passed, so that one of them stops no partition."""
+"""Records that aiokafka cannot take apart: found, stood in for, and passed, so that one of them stops no partition.
+
+Used by membership, brokers.kafka.webhooks.feed; may import its folder alone.
+"""
 
 from __future__ import annotations
 

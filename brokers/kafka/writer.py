@@ -1,4 +1,7 @@
-"""The one producer that may commit for an input partition: what it writes, it writes in transactions, one at a time."""
+"""The one producer that may commit for an input partition: what it writes, it writes in transactions, one at a time.
+
+Used by most of its folder, brokers.kafka.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

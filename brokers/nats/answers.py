@@ -1,5 +1,7 @@
 """Terminal events: one per (id, replay), whoever else tries at the same moment.
 
+Used by bus, ledger; may import brokers.
+
 Both outcomes of an id lie in one stream, and each is stored by one compare-and-set over both subjects: the expected
 sequence is that of the last terminal event of the id, or none. A plain subscriber may hear an event that lost; what the
 stream holds is the answer.

@@ -1,4 +1,7 @@
-"""How long requests have been waiting in the work queue."""
+"""How long requests have been waiting in the work queue.
+
+Used by bus; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The worker's side of NATS: take requests, keep their leases, publish answers and side channels."""
+"""The worker's side of NATS: take requests, keep their leases, publish answers and side channels.
+
+Used by delivery, upkeep; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The control channel, read back for as long as the stream keeps it and then followed.
 
+Used by bus; may import brokers.
+
 The stream is the truth, a plain subscription only says when to look: a missed wake-up costs seconds, no command.
 """
 

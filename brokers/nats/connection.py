@@ -1,4 +1,7 @@
-"""How NATS is reached: the settings, and FastStream's broker made from them."""
+"""How NATS is reached: the settings, and FastStream's broker made from them.
+
+Used by most of its folder, brokers, brokers.nats.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Creating what is missing on the server and checking what exists; nothing that exists is changed."""
+"""Creating what is missing on the server and checking what exists; nothing that exists is changed.
+
+Used by bus, upkeep; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One request from the work queue: its lease, its claim and the order in which it is settled."""
+"""One request from the work queue: its lease, its claim and the order in which it is settled.
+
+Used by bus, letters; may import brokers, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What nats-py raises, translated once into the broker errors of this package."""
+"""What nats-py raises, translated once into the broker errors of this package.
+
+Used by most of its folder, brokers.nats.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

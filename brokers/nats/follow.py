@@ -1,5 +1,7 @@
 """Events as they come: of one prompt to its end, or of all for ever.
 
+Used by client; may import brokers.
+
 A live message is a hint where it matters: a terminal event that lost the race for its id reaches plain subscribers too,
 and one may be missed in an outage. So terminal events are always read from their stream.
 """

@@ -1,4 +1,7 @@
-"""Headers on NATS: how CloudEvents attributes are written and what they weigh."""
+"""Headers on NATS: how CloudEvents attributes are written and what they weigh.
+
+Used by answers, bus, client, letters, link; may import brokers.
+"""
 
 from __future__ import annotations
 

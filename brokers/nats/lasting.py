@@ -1,5 +1,7 @@
 """nats-py's client without the ways in which it gives up, and FastStream's broker that uses it.
 
+Used by connection, link; may import nothing of ours.
+
 nats-py closes a connection for good when the server ends it with an error of its own (expired credentials, a message
 over the limit), stops reading when a message brings headers it cannot take apart, and stops reconnecting when a
 greeting is garbled. Each would end the worker, the second one again and again with every redelivery. Besides, its flush

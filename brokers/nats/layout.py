@@ -1,4 +1,7 @@
-"""Streams, the durable consumer and the ledger's bucket as the contract names them: what they should be like."""
+"""Streams, the durable consumer and the ledger's bucket as the contract names them: what they should be like.
+
+Used by backlog, bus, checks, declare, letters, app.settings, brokers.nats.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

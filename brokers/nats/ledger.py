@@ -1,5 +1,7 @@
 """Claims and tries in the bucket ``<P>-ledger``: who works on an id, and what a crash must not forget.
 
+Used by bus, delivery; may import brokers.
+
 One entry per (id, replay), key ``<id>.<replay>``; it names the request by its place in the work queue and holds the
 ``Tries``. An entry lives from the first delivery to the confirmed acknowledgement. It has no time to live, since a
 request may wait for weeks.

@@ -1,4 +1,7 @@
-"""Dead letters going out: the original bytes and headers, and why, when and where from."""
+"""Dead letters going out: the original bytes and headers, and why, when and where from.
+
+Used by bus, client, dlq, brokers.nats.webhooks.bus, brokers.nats.webhooks.letters; may import brokers, schemas.
+"""
 
 from __future__ import annotations
 

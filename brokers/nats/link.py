@@ -1,4 +1,7 @@
-"""One connection to NATS that outlives every outage, and the confirmed operations the rest is built from."""
+"""One connection to NATS that outlives every outage, and the confirmed operations the rest is built from.
+
+Used by most of its folder, brokers.nats.webhooks; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Files in an object store bucket, streamed from and to disk piece by piece.
 
+Used by bus, client, dlq, letters, brokers.nats.webhooks.bus; may import brokers.
+
 The format is that of every NATS client (``nats object get`` reads it). Each piece is written and read by a confirmed
 request of its own, so that no consumer has to be kept alive and none can fall silent.
 """

@@ -1,5 +1,7 @@
 """Requests pulled from the durable consumer, one for each caller that waits and none besides.
 
+Used by bus, delivery, brokers.nats.webhooks.feed; may import brokers.
+
 Every pull has a subscription of its own. So a request that arrives after its caller has gone, cancelled or tired of
 waiting, is known for what it is and handed back at once; nothing ages in a queue of the client. While nothing comes the
 server says that it lives, which tells an idle queue from a dead one.

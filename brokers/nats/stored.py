@@ -1,5 +1,7 @@
 """Messages as they lie in a stream, read one at a time from its leader.
 
+Used by dlq, follow, ledger, link, tail, brokers.nats.webhooks; may import nothing of ours.
+
 nats-py's own reading parses headers as those of an e-mail, folds and decodes them, and raises on what it cannot parse;
 here a message written by anybody can be read.
 """

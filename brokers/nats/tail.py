@@ -1,4 +1,7 @@
-"""Reading a stream message by message: each is handed out once and in order, whatever happens to the connection."""
+"""Reading a stream message by message: each is handed out once and in order, whatever happens to the connection.
+
+Used by commands, follow, brokers.nats.webhooks.letters; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What goes on beside the requests: leases kept, streams declared again, claims swept."""
+"""What goes on beside the requests: leases kept, streams declared again, claims swept.
+
+Used by bus; may import brokers.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""``comfybus demo``: everything on one machine, from an empty folder to a picture."""

@@ -1,4 +1,7 @@
-"""Child processes that end with their block, whatever happens in it."""
+"""Child processes that end with their block, whatever happens in it.
+
+Used by story; may import app.cli.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The shipped workflow and photograph, made ready for one ComfyUI."""
+"""The shipped workflow and photograph, made ready for one ComfyUI.
+
+Used by story; may import app.cli, app.comfy, workflows.
+"""
 
 from __future__ import annotations
 

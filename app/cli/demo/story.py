@@ -1,4 +1,7 @@
-"""The demonstration from its first line to its last: broker, ComfyUI, worker, one picture, nothing left running."""
+"""The demonstration from its first line to its last: broker, ComfyUI, worker, one picture, nothing left running.
+
+Used by app.cli.commands; may import app.cli, app.comfy, brokers, brokers.nats, schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """A stand-in for ComfyUI: it speaks the protocol and really runs a few nodes, in memory, with Pillow.
 
+Used by the tests and the benchmarks; may import its folder alone.
+
 It is for tests, demonstrations and benchmarks on machines without ComfyUI, and it says everywhere that it is a
 stand-in: header ``Server``, GET /, GET /system_stats. It behaves as recordings of ComfyUI 0.3.64 show, weaknesses
 included, or, with version ``new``, with the rules and the jobs API of newer releases.

@@ -1,4 +1,7 @@
-"""The stand-in as a program of its own: ``python -m app.comfy.standin --port 0 --home DIR``."""
+"""The stand-in as a program of its own: ``python -m app.comfy.standin --port 0 --home DIR``.
+
+Run by ``comfybus demo``, by the tests and by ``python -m app.comfy.standin``; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The node classes that the stand-in knows, and how GET /object_info describes them."""
+"""The node classes that the stand-in knows, and how GET /object_info describes them.
+
+Used by execution_order, graph_validation, output_cache, prompt_execution, routes_about; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a stand-in is told when it starts: where its folders are, where it listens, which ComfyUI it plays."""
+"""What a stand-in is told when it starts: where its folders are, where it listens, which ComfyUI it plays.
+
+Used by __main__, engine, folders, graph_validation, server; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The parts of one stand-in, put together once and handed to the routes."""
+"""The parts of one stand-in, put together once and handed to the routes.
+
+Used by most of its folder; may import its folder alone.
+"""
 
 from __future__ import annotations
 

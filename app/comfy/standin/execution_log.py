@@ -1,4 +1,7 @@
-"""Counts what really ran, so that tests can tell one execution of a prompt from two."""
+"""Counts what really ran, so that tests can tell one execution of a prompt from two.
+
+Used by engine, execution_thread; may import its folder alone.
+"""
 
 from __future__ import annotations
 

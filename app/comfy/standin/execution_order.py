@@ -1,4 +1,7 @@
-"""Decides which node of a graph runs next: outputs as early as possible, as ComfyUI does for the eye's sake."""
+"""Decides which node of a graph runs next: outputs as early as possible, as ComfyUI does for the eye's sake.
+
+Used by prompt_execution; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The one thread that takes prompts from the queue and runs them, one after the other."""
+"""The one thread that takes prompts from the queue and runs them, one after the other.
+
+Used by engine; may import its folder alone.
+"""
 
 from __future__ import annotations
 

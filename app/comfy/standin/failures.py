@@ -1,4 +1,7 @@
-"""How ComfyUI writes an exception down, in refusals and in execution_error messages."""
+"""How ComfyUI writes an exception down, in refusals and in execution_error messages.
+
+Used by graph_validation, prompt_execution; may import its folder alone.
+"""
 
 from __future__ import annotations
 

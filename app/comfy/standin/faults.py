@@ -1,4 +1,7 @@
-"""Switches that make the stand-in misbehave, for tests of what clients do then."""
+"""Switches that make the stand-in misbehave, for tests of what clients do then.
+
+Used by engine, execution_thread, http_answers, wire; may import its folder alone.
+"""
 
 from __future__ import annotations
 

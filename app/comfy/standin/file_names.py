@@ -1,4 +1,7 @@
-"""Numbered names for saved files: prefix_00001_.png, prefix_00002_.png and so on."""
+"""Numbered names for saved files: prefix_00001_.png, prefix_00002_.png and so on.
+
+Used by node_types, prompt_execution; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Silence as a real FLAC file, so that audio outputs can be fetched, told by their first bytes, and played."""
+"""Silence as a real FLAC file, so that audio outputs can be fetched, told by their first bytes, and played.
+
+Used by nodes_media; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

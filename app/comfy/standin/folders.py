@@ -1,4 +1,7 @@
-"""The folders of a ComfyUI home and the rules by which names are turned into files in them."""
+"""The folders of a ComfyUI home and the rules by which names are turned into files in them.
+
+Used by most of its folder; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Judges a prompt before it is queued, with ComfyUI's rules, words and gaps."""
+"""Judges a prompt before it is queued, with ComfyUI's rules, words and gaps.
+
+Used by routes_prompts; may import its folder alone.
+"""
 
 from __future__ import annotations
 

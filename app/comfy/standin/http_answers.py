@@ -1,4 +1,7 @@
-"""What every HTTP answer of the stand-in has in common: its name, the check of origins, and the fault switches."""
+"""What every HTTP answer of the stand-in has in common: its name, the check of origins, and the fault switches.
+
+Used by server; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Judges the single inputs of a node: conversion of constants, bounds, choices, and the node's own check."""
+"""Judges the single inputs of a node: conversion of constants, bounds, choices, and the node's own check.
+
+Used by graph_validation; may import its folder alone.
+"""
 
 from __future__ import annotations
 

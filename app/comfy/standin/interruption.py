@@ -1,4 +1,7 @@
-"""The wish to stop the running prompt: one flag, set by the API, looked at between steps of work."""
+"""The wish to stop the running prompt: one flag, set by the API, looked at between steps of work.
+
+Used by engine, prompt_execution; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Prompts as the jobs API of newer ComfyUI describes them: one object, whether waiting, running or ended."""
+"""Prompts as the jobs API of newer ComfyUI describes them: one object, whether waiting, running or ended.
+
+Used by routes_jobs; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What counts as a link between nodes in an API-format graph."""
+"""What counts as a link between nodes in an API-format graph.
+
+Used by execution_order, output_cache, prompt_execution; may import its folder alone.
+"""
 
 from __future__ import annotations
 

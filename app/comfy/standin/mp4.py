@@ -1,4 +1,7 @@
-"""Pictures as a small MP4 file with one Motion-JPEG track: a real container without a video encoder."""
+"""Pictures as a small MP4 file with one Motion-JPEG track: a real container without a video encoder.
+
+Used by nodes_media; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a node class of the stand-in is: its inputs as ComfyUI shows them, and one method that does the work."""
+"""What a node class of the stand-in is: its inputs as ComfyUI shows them, and one method that does the work.
+
+Used by most of its folder; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Nodes that make or change pictures: EmptyImage, ImageInvert, ImageScale, ImageBlend."""
+"""Nodes that make or change pictures: EmptyImage, ImageInvert, ImageScale, ImageBlend.
+
+Used by catalogue; may import its folder alone.
+"""
 
 from __future__ import annotations
 

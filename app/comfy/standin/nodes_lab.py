@@ -1,4 +1,7 @@
-"""Nodes that provoke a server's behaviours: slow work with and without progress, failure, death."""
+"""Nodes that provoke a server's behaviours: slow work with and without progress, failure, death.
+
+Used by catalogue; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Nodes that read pictures from the input folder: LoadImage and LoadImageMask."""
+"""Nodes that read pictures from the input folder: LoadImage and LoadImageMask.
+
+Used by catalogue; may import its folder alone.
+"""
 
 from __future__ import annotations
 

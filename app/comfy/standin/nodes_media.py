@@ -1,4 +1,7 @@
-"""Nodes for sound and film: EmptyAudio, SaveAudio, CreateVideo, SaveVideo."""
+"""Nodes for sound and film: EmptyAudio, SaveAudio, CreateVideo, SaveVideo.
+
+Used by catalogue; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""KSampler: steps of progress, with pictures to look at if wanted; and the noise that stands for its results."""
+"""KSampler: steps of progress, with pictures to look at if wanted; and the noise that stands for its results.
+
+Used by catalogue, nodes_txt2img; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Nodes that write pictures: SaveImage, PreviewImage, SaveAnimatedWEBP, SaveImageWebsocket."""
+"""Nodes that write pictures: SaveImage, PreviewImage, SaveAnimatedWEBP, SaveImageWebsocket.
+
+Used by catalogue, nodes_media; may import its folder alone.
+"""
 
 from __future__ import annotations
 

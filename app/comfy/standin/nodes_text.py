@@ -1,4 +1,7 @@
-"""Nodes for text and numbers: PreviewAny, PrimitiveString, PrimitiveInt, PrimitiveFloat, PrimitiveBoolean."""
+"""Nodes for text and numbers: PreviewAny, PrimitiveString, PrimitiveInt, PrimitiveFloat, PrimitiveBoolean.
+
+Used by catalogue; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The nodes around KSampler in the stock text-to-image graph: same inputs, coloured noise, no model is read."""
+"""The nodes around KSampler in the stock text-to-image graph: same inputs, coloured noise, no model is read.
+
+Used by catalogue; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Results kept from one prompt to the next, so that a node whose inputs did not change need not run again."""
+"""Results kept from one prompt to the next, so that a node whose inputs did not change need not run again.
+
+Used by prompt_execution; may import its folder alone.
+"""
 
 from __future__ import annotations
 

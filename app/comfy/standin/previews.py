@@ -1,4 +1,7 @@
-"""Binary websocket frames: pictures that a node shows while it works."""
+"""Binary websocket frames: pictures that a node shows while it works.
+
+Used by prompt_execution, wire; may import its folder alone.
+"""
 
 from __future__ import annotations
 

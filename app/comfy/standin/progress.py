@@ -1,4 +1,7 @@
-"""The progress of the running prompt, node by node, as ``progress_state`` messages tell it."""
+"""The progress of the running prompt, node by node, as ``progress_state`` messages tell it.
+
+Used by prompt_execution; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Runs one prompt, node by node, and tells its client about it in ComfyUI's order of messages."""
+"""Runs one prompt, node by node, and tells its client about it in ComfyUI's order of messages.
+
+Used by engine, execution_thread; may import its folder alone.
+"""
 
 from __future__ import annotations
 

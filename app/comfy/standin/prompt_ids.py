@@ -1,4 +1,7 @@
-"""The one spelling of prompt ids that newer ComfyUI accepts."""
+"""The one spelling of prompt ids that newer ComfyUI accepts.
+
+Used by routes_jobs, routes_prompts; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Prompts that wait, the one that runs, and the history of those that ended: all in memory."""
+"""Prompts that wait, the one that runs, and the history of those that ended: all in memory.
+
+Used by engine, execution_thread, jobs, prompt_execution; may import its folder alone.
+"""
 
 from __future__ import annotations
 

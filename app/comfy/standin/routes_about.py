@@ -1,4 +1,7 @@
-"""Routes that tell about the server: its page, its state, its node classes, its models, and its websocket."""
+"""Routes that tell about the server: its page, its state, its node classes, its models, and its websocket.
+
+Used by server; may import its folder alone.
+"""
 
 from __future__ import annotations
 

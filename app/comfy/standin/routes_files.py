@@ -1,4 +1,7 @@
-"""Routes that hand files out and take uploads."""
+"""Routes that hand files out and take uploads.
+
+Used by server; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The jobs API that newer ComfyUI has: one view of all prompts, and a cancel that cannot hit the wrong one."""
+"""The jobs API that newer ComfyUI has: one view of all prompts, and a cancel that cannot hit the wrong one.
+
+Used by server; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Routes that take prompts and show or change the queue and the history."""
+"""Routes that take prompts and show or change the queue and the history.
+
+Used by server; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Routes that ComfyUI does not have: the fault switches and the counts, for tests."""
+"""Routes that ComfyUI does not have: the fault switches and the counts, for tests.
+
+Used by server; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Starts and stops one stand-in: the routes, the publishing of messages, the execution thread."""
+"""Starts and stops one stand-in: the routes, the publishing of messages, the execution thread.
+
+Used by __main__; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The websocket side: who listens under which client id, and one line of messages that is sent to them in order."""
+"""The websocket side: who listens under which client id, and one line of messages that is sent to them in order.
+
+Used by engine, prompt_execution, routes_about; may import its folder alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Has a language model write a workflow, checks it, asks again with what was wrong, and writes the file."""
+"""Has a language model write a workflow, checks it, asks again with what was wrong, and writes the file.
+
+Used by its folder's ``__init__``; may import schemas.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tries a generated file in a process of its own: does it parse, import, and make the graph it was made from?"""
+"""Tries a generated file in a process of its own: does it parse, import, and make the graph it was made from?
+
+Used by author, run_once; may import schemas.
+"""
 
 from __future__ import annotations
 

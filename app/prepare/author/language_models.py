@@ -1,4 +1,7 @@
-"""Asks a language model over HTTP: Anthropic, MiniMax, or any server that speaks OpenAI's chat completions."""
+"""Asks a language model over HTTP: Anthropic, MiniMax, or any server that speaks OpenAI's chat completions.
+
+Used by author; may import app.errors.
+"""
 
 from __future__ import annotations
 

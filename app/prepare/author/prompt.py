@@ -1,4 +1,7 @@
-"""What the language model is told."""
+"""What the language model is told.
+
+Used by author; may import nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``python -m app.prepare.author.run_once FILE``: prints the graph that a workflow makes for its defaults."""
+"""``python -m app.prepare.author.run_once FILE``: prints the graph that a workflow makes for its defaults.
+
+Run by check as a process of its own; may import app.prepare.
+"""
 
 from __future__ import annotations
 

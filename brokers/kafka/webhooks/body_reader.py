@@ -1,4 +1,7 @@
-"""Reads bodies one by one by their place, and tells where partitions end."""
+"""Reads bodies one by one by their place, and tells where partitions end.
+
+Used by bus; may import brokers, brokers.kafka.
+"""
 
 from __future__ import annotations
 

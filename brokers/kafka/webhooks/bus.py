@@ -1,4 +1,7 @@
-"""The webhook bridge's connection to Kafka; see ``brokers.webhooks.WebhookBus``."""
+"""The webhook bridge's connection to Kafka; see ``brokers.webhooks.WebhookBus``.
+
+Used by its folder's ``__init__``; may import brokers, brokers.kafka.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Creates the bridge's topics where they are missing, and checks what exists; changes nothing."""
+"""Creates the bridge's topics where they are missing, and checks what exists; changes nothing.
+
+Used by bus, feed; may import brokers, brokers.kafka.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Events for the bridge: each share brings its part of the events' partitions with it.
 
+Used by bus; may import brokers, brokers.kafka.
+
 What an event asks for and the place up to which events were read are stored in one transaction of the share's writer,
 so that an event becomes deliveries once, whatever is killed.
 """

@@ -1,5 +1,7 @@
 """What the bridge keeps on Kafka: three compacted topics of its own.
 
+Used by most of its folder; may import brokers, brokers.kafka.
+
 ::
 
     <P>-webhook        a partition is a share; keys:

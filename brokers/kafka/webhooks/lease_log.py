@@ -1,4 +1,7 @@
-"""What the log of leases says: who holds which share, and who gives signs of life; no waiting and no network."""
+"""What the log of leases says: who holds which share, and who gives signs of life; no waiting and no network.
+
+Used by bus, leases; may import brokers.kafka.
+"""
 
 from __future__ import annotations
 

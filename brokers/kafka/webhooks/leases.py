@@ -1,5 +1,7 @@
 """Which bridge has which share, by a small log that every bridge reads to its end.
 
+Used by bus; may import brokers, brokers.kafka.
+
 A share is taken by starting its producer, which ends everybody else's, and by saying so in the log: the lease with the
 highest epoch of that producer counts. A lease lives as long as its bridge gives signs of life. Nobody's clock is
 compared with anybody else's: a bridge is silent when its sign has not changed for the length of a lease by the clock of

@@ -1,4 +1,7 @@
-"""Reads the partitions of the shares that are ours."""
+"""Reads the partitions of the shares that are ours.
+
+Used by bus; may import brokers, brokers.kafka.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Removes what was delivered: one small record for each, confirmed, without a transaction.
 
+Used by bus; may import brokers, brokers.kafka.
+
 The next webhook of an endpoint waits for it, and a transaction takes several times as long. Nobody has to be shut out
 here: what a bridge has delivered is delivered, also if its share is somebody else's by now.
 """

@@ -1,5 +1,7 @@
 """One share of the queue: what waits in it as its partition says, kept in memory, and changed by its one writer.
 
+Used by bus, feed, queue_reader; may import brokers, brokers.kafka.
+
 Memory grows with what waits in the shares of this bridge, by about a kilobyte for each delivery; bodies stay on Kafka.
 """
 

@@ -1,5 +1,7 @@
 """The one producer that may write for a share: several changes at once, each transaction all or nothing.
 
+Used by bus, feed, remover, share; may import brokers, brokers.kafka.
+
 Whoever starts the producer of a share ends the transactions of the one before and makes its further ones fail, so that
 a bridge which lost its share without knowing it can change nothing any more.
 """

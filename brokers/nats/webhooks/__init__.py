@@ -1,4 +1,7 @@
-"""The webhook bridge's side of NATS: feeds, the queue of deliveries in shares, letters."""
+"""The webhook bridge's side of NATS: feeds, the queue of deliveries in shares, letters.
+
+Used by app.bridge.broker; may import its folder alone.
+"""
 
 from brokers.nats.webhooks.bus import NatsWebhookBus
 from brokers.nats.webhooks.letters import NatsWebhookLetters

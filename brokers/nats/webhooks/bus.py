@@ -1,4 +1,7 @@
-"""The webhook bridge's connection to NATS; see ``brokers.webhooks.WebhookBus``."""
+"""The webhook bridge's connection to NATS; see ``brokers.webhooks.WebhookBus``.
+
+Used by its folder's ``__init__``; may import brokers, brokers.nats.
+"""
 
 from __future__ import annotations
 

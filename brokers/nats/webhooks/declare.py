@@ -1,4 +1,7 @@
-"""Creates the bridge's stream and consumers where they are missing, and checks what exists; changes nothing."""
+"""Creates the bridge's stream and consumers where they are missing, and checks what exists; changes nothing.
+
+Used by bus; may import brokers, brokers.nats.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Events for the bridge, one at a time from a durable consumer that all bridges share."""
+"""Events for the bridge, one at a time from a durable consumer that all bridges share.
+
+Used by bus; may import brokers, brokers.nats.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """What the bridge keeps on NATS: one stream ``<P>-webhook`` with one message per subject, and its two consumers.
 
+Used by most of its folder; may import brokers, brokers.nats.
+
 ::
 
     <P>.webhook.due.<share>.<lane>.<delivery>   the record of a delivery that waits

@@ -1,5 +1,7 @@
 """Which bridge has which share: one lease per share, taken and renewed by compare-and-set.
 
+Used by bus; may import brokers, brokers.nats.
+
 Nobody's clock is compared with anybody else's: a lease has run out when it has not changed for the length of a lease by
 the clock of whoever watches it. A bridge that cannot renew stops a little earlier by its own clock.
 """

@@ -1,4 +1,7 @@
-"""The bridge's dead letter and its queue as an operator sees them; see ``brokers.webhooks.WebhookLetters``."""
+"""The bridge's dead letter and its queue as an operator sees them; see ``brokers.webhooks.WebhookLetters``.
+
+Used by its folder's ``__init__``; may import brokers, brokers.nats.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Doing a thing until it is done, through outages; and deleting a message without wiping its bytes on the disk."""
+"""Doing a thing until it is done, through outages; and deleting a message without wiping its bytes on the disk.
+
+Used by bus, leases, letters, share; may import brokers, brokers.nats.
+"""
 
 from __future__ import annotations
 

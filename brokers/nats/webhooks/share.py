@@ -1,4 +1,7 @@
-"""One share of the queue: reads its records as they are stored, changes and settles them."""
+"""One share of the queue: reads its records as they are stored, changes and settles them.
+
+Used by bus, letters; may import brokers, brokers.nats.
+"""
 
 from __future__ import annotations
 
