@@ -1,6 +1,6 @@
 """The last stage: bring a run's outputs here, convert them, and put them inline or where they are wanted.
 
-Used by outcome, perform, sinks; may import app.comfy, schemas.
+Used by outcome, perform, sinks; may import app.comfy, app.errors, schemas.
 """
 
 from __future__ import annotations
