@@ -27,11 +27,13 @@ MIDDLE = slice(5, -5)
 @asynccontextmanager
 async def _slow_server(delay_s: float) -> AsyncIterator[str]:
     """Hands out pictures and takes uploads, each only after a while."""
-    picture = io.BytesIO()
-    Image.new("RGB", (64, 64)).save(picture, "PNG")
 
-    async def give(_: web.Request) -> web.Response:
+    async def give(request: web.Request) -> web.Response:
         await asyncio.sleep(delay_s)
+        picture = io.BytesIO()
+        # Each of another color: of equal inputs ComfyUI would take the result from its cache.
+        number = int(request.match_info["number"])
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(picture, "PNG")
         return web.Response(body=picture.getvalue(), content_type="image/png")
 
     async def take(request: web.Request) -> web.Response:
@@ -40,7 +42,7 @@ async def _slow_server(delay_s: float) -> AsyncIterator[str]:
         return web.Response(status=201)
 
     application = web.Application()
-    application.add_routes([web.get("/{name}", give), web.put("/{name:.*}", take)])
+    application.add_routes([web.get(r"/{number:\d+}.png", give), web.put("/{name:.*}", take)])
     runner = web.AppRunner(application)
     await runner.setup()
     port = free_port()
@@ -58,7 +60,7 @@ async def measure(place: Place) -> Table:
         ["broker", "input and store take, s each", "ComfyUI busy"],
         notes=[
             (
-                f"{PROMPTS} prompts, each with an input of its own over HTTP and an upload of its output; MAX_IN_FLIGHT=10, "
+                f"{PROMPTS} prompts, each with an input of its own over HTTP and an upload of its output; MAX_IN_FLIGHT=12, "
                 "PREFETCH=1. Busy: the sum of the execution times in ComfyUI's history over the time between the first and "
                 "the last of them, without the first and last five prompts."
             )
@@ -80,7 +82,7 @@ async def _busy(place: Place, broker: str, url: str) -> float:
         }
         return {"prompt": graph, "http_upload": {"url_prefix": f"{url}/out-{number}/"}}
 
-    settings = {"MAX_IN_FLIGHT": 10, "PREFETCH": 1, "LOG_LEVEL": "warning", "ALLOWED_PRIVATE_HOSTS": "127.0.0.1"}
+    settings = {"MAX_IN_FLIGHT": 12, "PREFETCH": 1, "LOG_LEVEL": "warning", "ALLOWED_PRIVATE_HOSTS": "127.0.0.1"}
     async with place.stack(broker, **settings) as stack:
         comfy = await stack.comfy()
         await stack.worker(comfy).start()
