@@ -15,6 +15,7 @@ from schemas.base import dump_json
 from schemas.prompt import Graph, PromptOptions
 
 __all__ = [
+    "COMFY_EVENTS",
     "ComfyEvent",
     "ErrorCode",
     "Event",
@@ -51,6 +52,19 @@ ErrorCode = Literal[
     "attempts_exhausted",
     "internal",
 ]
+COMFY_EVENTS = (
+    "status",
+    "progress",
+    "progress_state",
+    "executing",
+    "execution_start",
+    "execution_cached",
+    "executed",
+    "execution_success",
+    "execution_interrupted",
+    "execution_error",
+)
+"""ComfyUI's own websocket events; on the wire with ``comfy.`` before them."""
 Status = Literal["accepted", "preparing", "queued", "running", "storing"]
 Kind = Literal["image", "video", "audio", "text", "file"]
 

@@ -27,6 +27,7 @@ from app.errors import ConfigurationError
 from app.storage.faults import Fault
 from app.storage.urls import parse_http
 from schemas.base import first_wrong_field
+from schemas.events import COMFY_EVENTS
 
 __all__ = ["EVENT_TYPES", "Subscription", "load_subscriptions"]
 
@@ -38,16 +39,7 @@ EVENT_TYPES = (
     "storage.file_uploaded",
     "storage.file_deleted",
     "storage.download_failed",
-    "comfy.status",
-    "comfy.progress",
-    "comfy.progress_state",
-    "comfy.executing",
-    "comfy.execution_start",
-    "comfy.execution_cached",
-    "comfy.executed",
-    "comfy.execution_success",
-    "comfy.execution_interrupted",
-    "comfy.execution_error",
+    *(f"comfy.{name}" for name in COMFY_EVENTS),
     "worker.started",
     "worker.heartbeat",
     "worker.models",

@@ -11,22 +11,8 @@ from typing import Any, Final
 
 import pydantic_core
 
-__all__ = ["END_TYPES", "FRAME_TYPES", "Frame", "parse_frame"]
+__all__ = ["END_TYPES", "Frame", "parse_frame"]
 
-FRAME_TYPES: Final = frozenset(
-    {
-        "status",
-        "progress",
-        "progress_state",
-        "executing",
-        "execution_start",
-        "execution_cached",
-        "executed",
-        "execution_success",
-        "execution_interrupted",
-        "execution_error",
-    }
-)
 END_TYPES: Final = frozenset({"execution_success", "execution_interrupted", "execution_error"})
 
 # ComfyUI writes the type first. `progress_state` repeats every node at every step, 20 MB for one prompt of 302 nodes:

@@ -52,7 +52,7 @@ class Watch:
 
     Args:
         client: ComfyUI's HTTP side.
-        system_events: Types of frames to hand to ``on_system_event``, of ``frames.FRAME_TYPES``.
+        system_events: Types of frames to hand to ``on_system_event``, of ``COMFY_EVENTS``.
         on_system_event: Called with each such frame, in order, from the reader: must return at once.
 
     Attributes:

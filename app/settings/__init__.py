@@ -11,10 +11,9 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from app.errors import ConfigurationError
-from app.settings.checks import COMFY_EVENTS
 from app.settings.tree import Settings
 
-__all__ = ["COMFY_EVENTS", "Settings", "load_settings"]
+__all__ = ["Settings", "load_settings"]
 
 
 def load_settings(**overrides: Any) -> Settings:

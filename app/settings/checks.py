@@ -1,6 +1,6 @@
 """What a setting may hold: each check says in words what it should be.
 
-Used by bridge, tree; may import nothing of ours.
+Used by bridge, tree; may import schemas.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from schemas.events import COMFY_EVENTS
+
 __all__ = [
     "BRIDGE_EVENTS",
-    "COMFY_EVENTS",
     "broker_url",
     "event_names",
     "http_url",
@@ -21,18 +22,6 @@ __all__ = [
     "topic_prefix",
 ]
 
-COMFY_EVENTS = (
-    "status",
-    "progress",
-    "progress_state",
-    "executing",
-    "execution_start",
-    "execution_cached",
-    "executed",
-    "execution_success",
-    "execution_interrupted",
-    "execution_error",
-)
 # A name or an IPv6 address in brackets, and a port unless it is Kafka's usual one.
 _KAFKA_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/?#\[\]]+)(:(?P<port>\d{1,5}))?/?")
 LAST_PORT = 65_535

@@ -1,6 +1,6 @@
 """Every setting, read from the environment (and a ``.env`` file) here and nowhere else.
 
-Used by bridge, broker, parts, setup, tracing, app.cli, app.worker; may import brokers.
+Used by bridge, broker, parts, setup, tracing, app.cli, app.worker; may import brokers, schemas.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.settings import bridge_checks, checks
 from brokers.channels import Names
+from schemas.events import COMFY_EVENTS
 
 __all__ = ["SHIPPED_WORKFLOWS", "Settings"]
 
@@ -207,7 +208,7 @@ class Settings(BaseSettings):
     def published_events(self) -> frozenset[str]:
         """Websocket events to publish: SYSTEM_EVENTS, else those of SYSTEM_WEBHOOK_EVENTS."""
         chosen = self.system_webhook_events if self.system_events is None else self.system_events
-        return frozenset(chosen) & frozenset(checks.COMFY_EVENTS)
+        return frozenset(chosen) & frozenset(COMFY_EVENTS)
 
     @property
     def salad_metadata(self) -> dict[str, str]:

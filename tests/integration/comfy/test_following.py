@@ -10,9 +10,9 @@ import pytest
 from comfyui import Comfy, ended, failing, slow, stubborn, until
 
 from app.comfy.ends import Failed, Gone, Interrupted, Succeeded
-from app.comfy.frames import FRAME_TYPES, Frame
+from app.comfy.frames import Frame
 from app.errors import InvalidPrompt
-from schemas.events import Progress
+from schemas.events import COMFY_EVENTS, Progress
 
 pytestmark = pytest.mark.anyio
 
@@ -203,7 +203,7 @@ async def test_a_listener_that_fails_harms_nothing(comfy: Comfy) -> None:
         raise RuntimeError("a listener's own fault")
 
     async with (
-        comfy.watching(FRAME_TYPES, broken) as watch,
+        comfy.watching(frozenset(COMFY_EVENTS), broken) as watch,
         comfy.submitted(watch, slow(0.1), broken) as followed,
     ):
         assert isinstance(await ended(followed), Succeeded)

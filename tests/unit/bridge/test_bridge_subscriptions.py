@@ -10,7 +10,7 @@ import yaml
 
 from app.bridge.subscriptions import EVENT_TYPES, Subscription, load_subscriptions
 from app.errors import ConfigurationError
-from app.settings import COMFY_EVENTS
+from schemas.events import COMFY_EVENTS
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 GOOD = {"name": "one", "url": "https://one.example/hook", "secrets": [SECRET]}

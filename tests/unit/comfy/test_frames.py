@@ -7,7 +7,10 @@ import time
 
 import pytest
 
-from app.comfy.frames import FRAME_TYPES, parse_frame
+from app.comfy.frames import parse_frame
+from schemas.events import COMFY_EVENTS
+
+ALL = frozenset(COMFY_EVENTS)
 
 
 def _text(kind: str, **data: object) -> bytes:
@@ -17,7 +20,7 @@ def _text(kind: str, **data: object) -> bytes:
 def test_a_frame_has_its_type_prompt_data_and_raw_text() -> None:
     """A wanted message comes out with everything it said."""
     raw = _text("executing", node="2", display_node="2", prompt_id="p")
-    frame = parse_frame(raw, FRAME_TYPES)
+    frame = parse_frame(raw, ALL)
     assert frame is not None
     assert (frame.type, frame.prompt_id, frame.data["node"], frame.raw) == ("executing", "p", "2", raw)
 
@@ -25,7 +28,7 @@ def test_a_frame_has_its_type_prompt_data_and_raw_text() -> None:
 def test_text_and_bytes_are_read_alike() -> None:
     """A str gives the same frame as its UTF-8."""
     raw = _text("progress", value=1, max=2, prompt_id="p")
-    assert parse_frame(raw.decode(), FRAME_TYPES) == parse_frame(raw, FRAME_TYPES)
+    assert parse_frame(raw.decode(), ALL) == parse_frame(raw, ALL)
 
 
 @pytest.mark.parametrize(
@@ -51,16 +54,16 @@ def test_text_and_bytes_are_read_alike() -> None:
 )
 def test_what_is_no_frame_is_nothing(raw: bytes | str) -> None:
     """Binary previews, broken JSON and JSON of another form are passed over without an error."""
-    assert parse_frame(raw, FRAME_TYPES) is None
+    assert parse_frame(raw, ALL) is None
 
 
 @pytest.mark.parametrize("data", ["null", "[]", '"x"', "3"])
 def test_a_frame_without_an_object_of_data_is_empty(data: str) -> None:
     """Missing or odd data becomes an empty object."""
-    frame = parse_frame(f'{{"type": "status", "data": {data}}}', FRAME_TYPES)
+    frame = parse_frame(f'{{"type": "status", "data": {data}}}', ALL)
     assert frame is not None
     assert (frame.data, frame.prompt_id) == ({}, None)
-    bare = parse_frame('{"type": "status"}', FRAME_TYPES)
+    bare = parse_frame('{"type": "status"}', ALL)
     assert bare is not None
     assert bare.data == {}
 
@@ -75,9 +78,9 @@ def test_a_frame_may_name_its_type_last_or_have_no_blanks() -> None:
 
 def test_unwanted_and_unknown_types_are_dropped() -> None:
     """Only what somebody wants is read; a type of a custom node is no error."""
-    assert parse_frame(_text("progress_state", prompt_id="p"), FRAME_TYPES - {"progress_state"}) is None
-    assert parse_frame(_text("crystools.monitor", cpu=3), FRAME_TYPES) is None
-    assert parse_frame(b'{"data": {}, "type": "crystools.monitor"}', FRAME_TYPES) is None
+    assert parse_frame(_text("progress_state", prompt_id="p"), ALL - {"progress_state"}) is None
+    assert parse_frame(_text("crystools.monitor", cpu=3), ALL) is None
+    assert parse_frame(b'{"data": {}, "type": "crystools.monitor"}', ALL) is None
 
 
 def test_an_unwanted_progress_state_is_not_parsed() -> None:
@@ -87,7 +90,7 @@ def test_an_unwanted_progress_state_is_not_parsed() -> None:
     assert len(raw) > 300_000
     began = time.process_time()
     for _ in range(1000):
-        assert parse_frame(raw, FRAME_TYPES - {"progress_state"}) is None
+        assert parse_frame(raw, ALL - {"progress_state"}) is None
     assert time.process_time() - began < 0.5
 
 
@@ -106,6 +109,6 @@ def test_an_unwanted_progress_state_is_not_parsed() -> None:
 )
 def test_an_end_is_recognised(raw: bytes, *, is_end: bool) -> None:
     """The last frames of a prompt say so; a node that is null says it only for a prompt."""
-    frame = parse_frame(raw, FRAME_TYPES)
+    frame = parse_frame(raw, ALL)
     assert frame is not None
     assert frame.is_end is is_end

@@ -12,8 +12,9 @@ from aiohttp import WSMsgType, web
 from small_server import Serve
 
 from app.comfy import websocket
-from app.comfy.frames import FRAME_TYPES, Frame
+from app.comfy.frames import Frame
 from app.comfy.websocket import FrameSource
+from schemas.events import COMFY_EVENTS
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +69,11 @@ class _Listener:
 @asynccontextmanager
 async def _running(url: str, listener: _Listener) -> AsyncIterator[FrameSource]:
     source = FrameSource(
-        url, wanted=FRAME_TYPES, on_frame=listener.frame, on_change=listener.change, longest_pause_s=lambda: 0.2
+        url,
+        wanted=frozenset(COMFY_EVENTS),
+        on_frame=listener.frame,
+        on_change=listener.change,
+        longest_pause_s=lambda: 0.2,
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(source.run)
