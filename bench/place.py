@@ -30,7 +30,7 @@ class _Real(StandIn):
 class Place:
     """The brokers to measure on, NATS and Kafka where it can be started, and how much to measure."""
 
-    prompts: int = 200
+    prompts: int = 100
     rounds: int = 5
     brokers: list[str] = field(default_factory=lambda: ["NATS"] if why_not() else ["NATS", "Kafka"])
 
