@@ -33,7 +33,7 @@ async def _slow_server(delay_s: float) -> AsyncIterator[str]:
         picture = io.BytesIO()
         # Each of another color: of equal inputs ComfyUI would take the result from its cache.
         number = int(request.match_info["number"])
-        Image.new("RGB", (64, 64), (number, 0, 0)).save(picture, "PNG")
+        Image.new("RGB", (64, 64), (number % 256, number // 256 % 256, 0)).save(picture, "PNG")
         return web.Response(body=picture.getvalue(), content_type="image/png")
 
     async def take(request: web.Request) -> web.Response:
