@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
 
@@ -187,3 +188,16 @@ def test_records_that_fit_are_kept_whole() -> None:
         tracker.apply([Noted(offset, Tries(attempt=2, fault="comfyui_unavailable: ComfyUI does not answer"))])
     again = Tracker.read(tracker.mark())
     assert {tries.fault for tries in again.unfinished.values()} == {"comfyui_unavailable: ComfyUI does not answer"}
+
+
+def test_metadata_is_readable_until_it_is_long() -> None:
+    """An operator can read what a group's offsets say of a few requests; of many it is compressed."""
+    few, many = Tracker(0), Tracker(0)
+    for tracker, count in ((few, 3), (many, 60)):
+        for offset in range(count):
+            tracker.take(offset)
+            tracker.apply([Noted(offset, Tries(attempt=2, begun=True, started_ms=1_763_816_921_123 + offset))])
+    assert json.loads(few.mark().metadata)["n"] == 3
+    assert few.mark().metadata.isascii()
+    assert not many.mark().metadata.startswith("{")
+    assert Tracker.read(many.mark()).unfinished == many.unfinished

@@ -86,3 +86,32 @@ def test_delays_grow_and_are_spread() -> None:
     """Each within a fifth of its base, the last one for all that follow."""
     for attempt, base in enumerate([*DELAYS_S, DELAYS_S[-1], DELAYS_S[-1]], start=1):
         assert all(0.8 * base <= retry_delay_s(attempt) <= 1.2 * base for _ in range(50))
+
+
+@pytest.mark.parametrize(("most", "words"), [(1, "after 1 attempt;"), (2, "after 2 attempts;")])
+def test_the_sentence_counts_the_attempts(most: int, words: str) -> None:
+    """One attempt, two attempts."""
+    outcome = after_failure(errors.InternalError("x"), Tries(attempt=most, begun=True), most)
+    assert isinstance(outcome, Fail)
+    assert words in str(outcome.error)
+
+
+def test_a_crowd_comes_back_spread() -> None:
+    """Each delay lies within a fifth of its step, on both sides of it, and the last step lasts."""
+    for attempt, base in enumerate((*DELAYS_S, DELAYS_S[-1]), 1):
+        delays = [retry_delay_s(attempt) for _ in range(200)]
+        assert 0.8 * base <= min(delays) < base < max(delays) <= 1.2 * base
+
+
+def test_an_uncharged_prompt_comes_back_as_soon_as_after_the_first_try() -> None:
+    """Its delay does not grow with the attempts of others."""
+    outcome = after_failure(errors.ComfyUnavailable("died"), Tries(attempt=3), 3)
+    assert isinstance(outcome, Retry)
+    assert outcome.delay_s <= 1.2 * DELAYS_S[0]
+
+
+def test_a_long_fault_is_cut_in_the_record() -> None:
+    """The record holds 500 characters of it; the broker's metadata has little room."""
+    outcome = after_failure(errors.InternalError("x" * 5000), Tries(begun=True), 3)
+    assert isinstance(outcome, Retry)
+    assert len(outcome.tries.fault or "") == 500
