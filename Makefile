@@ -11,7 +11,7 @@ NODE_CLIENT := examples/node/node_modules/.package-lock.json
 JOBS ?= 3
 IN_PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-full lint type bench schemas clean
+.PHONY: demo test test-full coverage lint type bench schemas clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,13 @@ test: $(STAMP) $(AZURITE) $(NODE_CLIENT)
 
 test-full: $(STAMP) $(AZURITE) $(NODE_CLIENT)
 	@$(BIN)/python -m pytest
+
+# Which lines of the product the default tests run, in the tests and in the processes they start.
+coverage: $(STAMP) $(AZURITE) $(NODE_CLIENT)
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -m "not full" $(IN_PARALLEL)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --skip-covered --show-missing
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
